@@ -1,0 +1,143 @@
+"""Time: the clock port, the RTO clock's marks, and what the recovery time was made of.
+
+The RTO clock starts at the impact, not when somebody pressed a button, and stops when `recovered_when` holds.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from flows.events import Status
+from flows.state import ExecutionState
+from runbooks.plan import Plan, is_change
+from tasks.contract import Mark
+
+
+class Clock(Protocol):
+    """The time of an engine."""
+
+    def now(self) -> datetime:
+        """UTC; never goes back within one process."""
+        ...
+
+
+class SystemClock:
+    """UTC at construction, carried on by the monotonic clock: a clock that is set meanwhile changes no measured time."""
+
+    def __init__(self) -> None:
+        self._wall = datetime.now(UTC)
+        self._monotonic = time.monotonic()
+
+    def now(self) -> datetime:
+        """See Clock."""
+        return self._wall + timedelta(seconds=time.monotonic() - self._monotonic)
+
+
+@dataclass(frozen=True)
+class RecoveryTime:
+    """What RTA consisted of, along the chain that finished last. The parts add up to `total`.
+
+    Detection: impact until the outage was detected (or, with no detection, until the run started). Decision: people at
+    gates and failed steps. Verification: probes after the last change. Automation: everything else.
+    """
+
+    impact: datetime
+    recovered: datetime | None
+    detection: timedelta
+    decision: timedelta
+    automation: timedelta
+    verification: timedelta
+
+    @property
+    def total(self) -> timedelta:
+        """The recovery time actual."""
+        return self.detection + self.decision + self.automation + self.verification
+
+
+def recovery_deadline(state: ExecutionState, plan: Plan) -> datetime:
+    """When the RTO ends."""
+    start = state.clock_start
+    if start is None:
+        raise ValueError("an execution without its start")
+    return start + plan.rto
+
+
+def recovered_at(state: ExecutionState, plan: Plan) -> datetime | None:
+    """When the last of `recovered_when` succeeded; None while one has not."""
+    times = []
+    for name in plan.runbook.recovered_when:
+        record = state.step(name)
+        if record.status not in {Status.done, Status.already} or record.finished is None:
+            return None
+        times.append(record.finished)
+    return max(times)
+
+
+def recovery_time(state: ExecutionState, plan: Plan) -> RecoveryTime | None:
+    """Split the time from impact to recovery; None before the service has recovered."""
+    impact, recovered = state.clock_start, recovered_at(state, plan)
+    if impact is None or recovered is None or state.started is None:
+        return None
+    detected = state.marks.get(Mark.detected) or state.marks.get(Mark.declared) or state.started.at
+    detected = min(max(detected, impact), recovered)
+    chain = last_chain(state, plan)
+    verified_from = detected
+    for name in chain:
+        finished = state.step(name).finished
+        if is_change(plan.by_id[name]) and finished is not None and state.step(name).status is Status.done:
+            verified_from = max(verified_from, finished)
+    verified_from = min(verified_from, recovered)
+    waits = [span for name in chain for span in people_spans(state, plan, name)]
+    decision = covered(waits, detected, verified_from)
+    late_decision = covered(waits, verified_from, recovered)
+    return RecoveryTime(
+        impact=impact,
+        recovered=recovered,
+        detection=detected - impact,
+        decision=decision + late_decision,
+        automation=verified_from - detected - decision,
+        verification=recovered - verified_from - late_decision,
+    )
+
+
+def last_chain(state: ExecutionState, plan: Plan) -> tuple[str, ...]:
+    """The steps that recovery really waited for, first to last: back from the last goal by the last finished before it."""
+    epoch = datetime.min.replace(tzinfo=UTC)
+
+    def finished(name: str) -> datetime:
+        return state.step(name).finished or epoch
+
+    name = max(plan.runbook.recovered_when, key=finished)
+    chain = [name]
+    while plan.by_id[name].after:
+        name = max(plan.by_id[name].after, key=finished)
+        chain.append(name)
+    return tuple(reversed(chain))
+
+
+def people_spans(state: ExecutionState, plan: Plan, name: str) -> list[tuple[datetime, datetime]]:
+    """When people were waited for on behalf of a step: at its gates, and at the question after a failure."""
+    step = plan.by_id[name]
+    spans: list[tuple[datetime, datetime]] = []
+    for gate in (*step.gates, *((name,) if step.manual else ())):
+        record = state.gate(gate)
+        first = state.step(name).first_started
+        spans += [(max(opened, first or opened), closed) for opened, closed in record.waited]
+    decision = state.decisions.get(name)
+    if decision is not None and decision.closed is not None:
+        spans.append((decision.opened.at, decision.closed.at))
+    return [(start, end) for start, end in spans if end > start]
+
+
+def covered(spans: list[tuple[datetime, datetime]], start: datetime, end: datetime) -> timedelta:
+    """How much of start…end the spans cover together, overlaps counted once."""
+    total, reached = timedelta(0), start
+    for first, last in sorted(spans):
+        first, last = max(first, reached), min(last, end)
+        if last > first:
+            total += last - first
+            reached = last
+    return total

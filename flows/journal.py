@@ -1,0 +1,198 @@
+"""The journal's port: the append-only record of executions, the inbox through which people speak, and the leases.
+
+Promises that every implementation keeps, and one suite tests:
+- `append` returns only when the events are durable, and appends all of them or none.
+- Only one process appends to an execution: sequence numbers are claimed, and a second writer gets `Conflict`.
+- An event that announces an act is appended only in a transaction that finds the leases still held (`LeaseLost`).
+- Nothing is ever changed or removed; each row carries the hash of the row before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from flows.events import Answer, Choice, Event, Verdict
+from runbooks.model import Mode
+
+GENESIS = "0" * 64
+
+
+class JournalError(Exception):
+    """The journal cannot be read or written; says where and why."""
+
+
+class Conflict(JournalError):
+    """Somebody else appended to this execution: it is theirs now, and this process must stop."""
+
+
+class LeaseLost(JournalError):
+    """A lease that an act needs is not held any more."""
+
+
+class Said(BaseModel):
+    """Base of what people put into the inbox."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    by: str
+    how: str = "self-declared"
+    reason: str = ""
+
+
+class SaidAboutGate(Said):
+    """An approval or a refusal."""
+
+    kind: Literal["gate"] = "gate"
+    gate: str
+    answer: Answer
+
+
+class SaidAboutFailure(Said):
+    """What to do about a failed step."""
+
+    kind: Literal["failure"] = "failure"
+    step: str
+    choice: Choice
+
+
+class SaidStop(Said):
+    """Stop in good order."""
+
+    kind: Literal["stop"] = "stop"
+
+
+class SaidNote(Said):
+    """A note for the record; `reason` is its text."""
+
+    kind: Literal["note"] = "note"
+
+
+InboxEntry = SaidAboutGate | SaidAboutFailure | SaidStop | SaidNote
+ANY_ENTRY: TypeAdapter[InboxEntry] = TypeAdapter(Annotated[InboxEntry, Field(discriminator="kind")])
+
+
+@dataclass(frozen=True)
+class Received:
+    """An inbox entry with its number and the time it was put there."""
+
+    number: int
+    at: datetime
+    said: InboxEntry
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that holds leases: the execution it runs, and enough to tell whether it still lives."""
+
+    execution: str
+    name: str
+    """Unique per process and execution."""
+    host: str
+    pid: int
+    boot: str
+
+
+@dataclass(frozen=True)
+class Held:
+    """Leases that were acquired: target → token."""
+
+    tokens: Mapping[str, int]
+    until: datetime
+
+
+@dataclass(frozen=True)
+class Busy:
+    """A target that somebody else holds, since when and until when at least."""
+
+    target: str
+    holder: Holder
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line of the list of executions."""
+
+    execution: str
+    runbook: str
+    mode: Mode
+    started: datetime
+    last: datetime
+    verdict: Verdict | None
+
+
+class Journal(Protocol):
+    """See the module's promises. Times are UTC; every method may raise JournalError."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people; without secrets."""
+        ...
+
+    def append(self, execution: str, after: int, events: Sequence[Event], lease: Holder | None = None) -> int:
+        """Append events behind row number `after`; give the new last number.
+
+        lease: when given, every lease of this holder's execution must still be its own, in the same transaction.
+        """
+        ...
+
+    def read(self, execution: str, after: int = 0) -> list[tuple[int, Event]]:
+        """Events with their numbers, in order."""
+        ...
+
+    def executions(self, limit: int = 100) -> list[Summary]:
+        """Newest first."""
+        ...
+
+    def find(self, prefix: str) -> list[str]:
+        """Executions whose id starts so."""
+        ...
+
+    def put(self, execution: str, said: InboxEntry, at: datetime) -> int:
+        """Put something into an execution's inbox; give its number."""
+        ...
+
+    def inbox(self, execution: str, after: int = 0) -> list[Received]:
+        """What was put there, in order."""
+        ...
+
+    def acquire(self, targets: Iterable[str], holder: Holder, ttl: timedelta, now: datetime) -> Held | Busy:
+        """Take all of the targets' leases or none. One's own are renewed; tokens grow with every change of holder."""
+        ...
+
+    def renew(self, holder: Holder, ttl: timedelta, now: datetime) -> datetime:
+        """Extend all leases of the holder; give until when. Raises LeaseLost when one is gone."""
+        ...
+
+    def release(self, holder: Holder, now: datetime) -> None:
+        """Give all leases of the holder back; tokens stay."""
+        ...
+
+    def break_lease(self, holder: Holder, now: datetime) -> None:
+        """End the leases of a holder that is known to be dead."""
+        ...
+
+    def verify(self, execution: str) -> list[str]:
+        """What is wrong with the hash chain of an execution; empty when intact."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
+
+
+def canonical(body: Mapping[str, Any]) -> str:
+    """JSON with one spelling per value, for hashing."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def chain(previous: str, execution: str, number: int, body: str) -> str:
+    """Hash of a row, over the row before it: change, removal or reordering of any row breaks every later one."""
+    return hashlib.sha256(f"{previous}\n{execution}\n{number}\n{body}".encode()).hexdigest()

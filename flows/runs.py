@@ -1,0 +1,235 @@
+"""Start an execution, or take one over: the only two ways to get an engine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from flows.clock import Clock
+from flows.core import Core
+from flows.engine import LEASE, Engine, Opened, needs_lease
+from flows.events import Event, ExecutionStarted, LeaseTaken, Marked, Resumed, Status, Verdict
+from flows.journal import Busy, Held, Holder, InboxEntry, Journal
+from flows.state import ExecutionState, fold
+from runbooks.loader import load_text
+from runbooks.model import Mode
+from runbooks.plan import Plan, look_up_in
+from runbooks.planner import plan as make_plan
+from runbooks.problems import Problem, RunbookError
+from runbooks.references import inside
+from tasks.contract import Change, Mark
+
+
+class TargetBusy(Exception):
+    """Somebody else holds what this run would change."""
+
+    def __init__(self, busy: Busy, doing: str = "") -> None:
+        self.busy = busy
+        at = f", at step {doing}" if doing else ""
+        super().__init__(
+            f"{busy.target} is held by execution {busy.holder.execution} on {busy.holder.host} (pid {busy.holder.pid}) "
+            f"since {busy.since:%Y-%m-%d %H:%M:%S} UTC{at}"
+        )
+
+
+class CannotResume(Exception):
+    """The execution is finished, unknown, or was planned by something else than us."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asks for: a plan, who asks and through which channel, and what is already known."""
+
+    plan: Plan
+    initiator: str
+    channel: str
+    reason: str = ""
+    impact: datetime | None = None
+    said: tuple[InboxEntry, ...] = ()
+    """Approvals given in advance."""
+    execution: str | None = None
+
+
+def new_id() -> str:
+    """A fresh execution id: short enough to say aloud."""
+    return secrets.token_hex(4)
+
+
+def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str, str] | None = None) -> Engine:
+    """Write the execution's first event, with its leases held; give the engine that carries it out.
+
+    Raises RunbookError when a secret that a step needs is missing, TargetBusy when somebody else holds a target, and
+    JournalError.
+    """
+    plan, now = request.plan, clock.now()
+    execution = request.execution or new_id()
+    holder = _me(execution)
+    targets = known_targets(plan, environ)
+    tokens: Mapping[str, int] = {}
+    if plan.mode is not Mode.dry_run:
+        got = journal.acquire([f"execution:{execution}", *targets], holder, LEASE, now)
+        if isinstance(got, Busy):
+            raise TargetBusy(got, where_is(journal, got.holder.execution))
+        tokens = got.tokens
+    runbook = plan.runbook
+    events: list[Event] = [
+        ExecutionStarted(
+            at=now, version=our_version(), runbook=runbook.name, title=runbook.title, service=runbook.service,
+            file=plan.file, text=plan.text, plan_hash=plan.hash, mode=plan.mode, inputs=dict(plan.inputs),
+            rto=plan.rto.total_seconds(), rpo=plan.rpo.total_seconds() if plan.rpo is not None else None,
+            initiator=request.initiator, channel=request.channel, reason=request.reason, host=holder.host,
+            pid=holder.pid, boot=holder.boot,
+        )
+    ]  # fmt: skip
+    if tokens:
+        events.append(LeaseTaken(at=now, targets=dict(tokens)))
+    if request.impact is not None:
+        events.append(Marked(at=now, mark=Mark.impact, when=request.impact))
+    number = journal.append(execution, 0, events)
+    for said in request.said:
+        journal.put(execution, said, now)
+    return Engine(Opened(execution, Core(plan, fold(events)), number, holder, tokens), journal, clock, environ=environ)
+
+
+def resume(
+    journal: Journal, execution: str, by: str, clock: Clock, environ: Mapping[str, str] | None = None
+) -> Engine:
+    """Take an execution over from whoever carried it out; finished steps are kept, the others look first.
+
+    A dead holder on this machine is told by its process; any other holder's leases are waited for (at most 15 s and as
+    long as nobody renews them). Raises CannotResume, TargetBusy and JournalError.
+    """
+    rows = journal.read(execution)
+    if not rows:
+        raise CannotResume(f"there is no execution {execution} in {journal.place}")
+    state = fold(event for _, event in rows)
+    plan = replan(state)
+    if state.verdict in {Verdict.recovered, Verdict.no_action, Verdict.would, Verdict.rolled_back}:
+        raise CannotResume(f"execution {execution} has ended: {state.verdict.value}; start a new one")
+    holder = _me(execution)
+    tokens: Mapping[str, int] = {}
+    if plan.mode is not Mode.dry_run:
+        tokens = _take_over(journal, holder, [f"execution:{execution}", *known_targets(plan, environ)], clock).tokens
+        rows = journal.read(execution)  # again: it may have gone on while we waited
+        state = fold(event for _, event in rows)
+    now = clock.now()
+    again = tuple(step.id for step in plan.steps if _goes_again(state, step.id))
+    events: list[Event] = [
+        Resumed(at=now, version=our_version(), by=by, host=holder.host, pid=holder.pid, again=again)
+    ]
+    if tokens:
+        events.append(LeaseTaken(at=now, targets=dict(tokens)))
+    number = journal.append(execution, rows[-1][0], events)
+    return Engine(Opened(execution, Core(plan, fold(events, state)), number, holder, tokens), journal, clock, environ=environ)
+
+
+def replan(state: ExecutionState) -> Plan:
+    """The plan of an execution, from the journal alone; raises CannotResume when it would not be the same plan."""
+    started = state.started
+    if started is None:
+        raise CannotResume("its first event is missing")
+    plan = make_plan(load_text(started.text, started.file), mode=started.mode, inputs=started.inputs)
+    if plan.hash != started.plan_hash:
+        raise CannotResume(
+            f"it was planned by version {started.version}, and {our_version()} would do something else; "
+            f"resume it with {started.version}"
+        )
+    return plan
+
+
+def _goes_again(state: ExecutionState, step: str) -> bool:
+    """A failure starts again unless it was accepted; so does what a person's or nobody's no held back."""
+    record = state.step(step)
+    bad = record.status in {Status.failed, Status.timed_out, Status.errored, Status.refused}
+    return bad and not record.accepted
+
+
+def known_targets(plan: Plan, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """What the plan's changes touch, as far as it is known before the first step ran.
+
+    Raises RunbookError naming every secret of any step that cannot be read: better now than in the middle.
+    """
+    look_up = look_up_in({}, {name: name for name in ("id", "mode", "service", "runbook", "started_at", "initiator")}, environ)
+    targets, problems = [], []
+    for step in plan.steps:
+        references = list(inside(step.arguments))
+        for reference in references:
+            if reference.secret:
+                try:
+                    look_up(reference)
+                except LookupError as error:
+                    problems.append(Problem(step.place, f"step {step.id}", str(error)))
+        if not problems and needs_lease(plan.mode, step) and not any(ref.scope == "steps" for ref in references):
+            action = step.action(look_up)
+            if isinstance(action, Change):
+                targets.append(action.target)
+    if problems:
+        raise RunbookError(problems)
+    return tuple(dict.fromkeys(targets))
+
+
+def _take_over(journal: Journal, holder: Holder, targets: list[str], clock: Clock) -> Held:
+    """Acquire, waiting for leases that nobody renews; at most one TTL, because a renewed lease has a live holder."""
+    give_up = clock.now() + LEASE + timedelta(seconds=1)
+    first: datetime | None = None
+    while True:
+        got = journal.acquire(targets, holder, LEASE, clock.now())
+        if isinstance(got, Held):
+            return got
+        if is_dead(got.holder):
+            journal.break_lease(got.holder, clock.now())
+            continue
+        first = first or got.until
+        if got.until > first or clock.now() > give_up:  # it was renewed: somebody lives
+            raise TargetBusy(got, where_is(journal, got.holder.execution))
+        time.sleep(0.2)
+
+
+def where_is(journal: Journal, execution: str) -> str:
+    """The steps an execution is at, for people who find it in their way."""
+    state = fold(event for _, event in journal.read(execution))
+    return ", ".join(name for name, record in state.steps.items() if record.started and record.status is None)
+
+
+def is_dead(holder: Holder) -> bool:
+    """Proof that a holder's process is gone: same host, and another boot, no such process, or another one of its id."""
+    me = _me(holder.execution)
+    if holder.host != me.host or not holder.boot:
+        return False
+    boot, _, born = holder.boot.partition("/")
+    if boot != me.boot.partition("/")[0]:
+        return True
+    return _born(holder.pid) != born
+
+
+def _me(execution: str) -> Holder:
+    pid = os.getpid()
+    boot = ""
+    with suppress(OSError):  # Linux only; elsewhere a takeover waits for the lease
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip() + "/" + _born(pid)
+    return Holder(execution, f"{execution}/{secrets.token_hex(8)}", platform.node(), pid, boot)
+
+
+def _born(pid: int) -> str:
+    """Start time of a process in clock ticks since boot; '' when it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def our_version() -> str:
+    """The installed version."""
+    try:
+        return version("failover-runbooks")
+    except PackageNotFoundError:
+        return "0+unknown"

@@ -1,0 +1,49 @@
+"""Secrets never leave: what was read from the environment or a file is taken out of everything that is written.
+
+Actions keep secrets in SecretStr and never show them; this is the second wall, for texts of others (a driver's error).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+SHORTEST = 4
+"""A shorter value would blot out innocent text; it is not a secret that could be kept anyway."""
+MASK = "***"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Secrets:
+    """The secret values that this process has read."""
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+
+    def learn(self, value: str) -> str:
+        """Remember a value as secret; give it back."""
+        if len(value) >= SHORTEST:
+            self._values.add(value)
+        return value
+
+    def clean(self, value: Any) -> Any:
+        """The same data with every secret masked, in keys too."""
+        if not self._values:
+            return value
+        if isinstance(value, str):
+            for secret in self._values:
+                value = value.replace(secret, MASK)
+            return value
+        if isinstance(value, dict):
+            return {self.clean(key): self.clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.clean(item) for item in value)
+        return value
+
+    def clean_model(self, model: Model) -> Model:
+        """The same model with every secret masked."""
+        if not self._values:
+            return model
+        return type(model).model_validate(self.clean(model.model_dump()))

@@ -1,0 +1,238 @@
+"""The durable state of an execution: a pure fold of its events, the same in every process that reads the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from flows.events import (
+    Acted,
+    Acting,
+    ApprovalGiven,
+    DecisionClosed,
+    DecisionOpened,
+    Event,
+    ExecutionFinished,
+    ExecutionStarted,
+    Forecasted,
+    GateClosed,
+    GateOpened,
+    Interrupted,
+    Marked,
+    Resumed,
+    RollbackStarted,
+    Status,
+    StepAgain,
+    StepFinished,
+    StepStarted,
+    StopAsked,
+    Undoing,
+    Verdict,
+)
+from tasks.contract import Mark
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What the journal knows about one step. `status` None means not finished."""
+
+    attempt: int = 0
+    """Of the last start; 0 means never started."""
+    started: datetime | None = None
+    first_started: datetime | None = None
+    finished: datetime | None = None
+    status: Status | None = None
+    detail: str = ""
+    code: str = ""
+    output: Mapping[str, Any] | None = None
+    accepted: bool = False
+    ends: str = ""
+    acting: bool = False
+    """A change was announced and may have left: its effect is ours, or in doubt."""
+    acted_at: datetime | None = None
+    before: Mapping[str, Any] | None = None
+    """The first one announced: undo goes back to it."""
+    describe: str = ""
+    undoing: bool = False
+    undone: bool = False
+    """Undoing was tried and came to an end, well or not."""
+
+    @property
+    def unchanged(self) -> bool:
+        """An act was announced, yet the world was last seen as it was before: there is nothing to undo."""
+        return self.acting and self.output is not None and self.output == self.before
+
+    @property
+    def lets_go_on(self) -> bool:
+        """Whether what comes after may start."""
+        return self.accepted or (self.status is not None and self.status.lets_go_on)
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """What the journal knows about one gate."""
+
+    opened: GateOpened | None = None
+    closed: GateClosed | None = None
+    answers: tuple[ApprovalGiven, ...] = ()
+    waited: tuple[tuple[datetime, datetime], ...] = ()
+    """Every span from opening to closing; more than one when asked again."""
+
+    @property
+    def approved(self) -> bool:
+        """Whether it stands open now."""
+        return self.closed is not None and self.closed.approved
+
+    @property
+    def waiting(self) -> bool:
+        """Whether people are being asked now."""
+        return self.opened is not None and self.closed is None
+
+
+@dataclass(frozen=True)
+class DecisionRecord:
+    """A question about a failed step."""
+
+    opened: DecisionOpened
+    closed: DecisionClosed | None = None
+
+
+@dataclass(frozen=True)
+class ExecutionState:
+    """The fold. Empty until `started`."""
+
+    started: ExecutionStarted | None = None
+    steps: Mapping[str, StepRecord] = field(default_factory=dict)
+    gates: Mapping[str, GateRecord] = field(default_factory=dict)
+    decisions: Mapping[str, DecisionRecord] = field(default_factory=dict)
+    marks: Mapping[Mark, datetime] = field(default_factory=dict)
+    forecasts: tuple[Forecasted, ...] = ()
+    stop: StopAsked | None = None
+    rollback: RollbackStarted | None = None
+    interrupted: Interrupted | None = None
+    finished: ExecutionFinished | None = None
+    adopted: int = 0
+    """Last inbox entry that became an event."""
+    last: datetime | None = None
+
+    def step(self, name: str) -> StepRecord:
+        """The record of a step, an empty one when it never started."""
+        return self.steps.get(name, StepRecord())
+
+    def gate(self, name: str) -> GateRecord:
+        """The record of a gate, an empty one when it was never touched."""
+        return self.gates.get(name, GateRecord())
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What became of it, None while it is under way."""
+        return self.finished.verdict if self.finished else None
+
+    @property
+    def clock_start(self) -> datetime | None:
+        """When the RTO clock started: at the impact, else at the start."""
+        return self.marks.get(Mark.impact) or (self.started.at if self.started else None)
+
+
+Record = TypeVar("Record")
+
+
+def _with(records: Mapping[str, Record], name: str, record: Record) -> Mapping[str, Record]:
+    return {**records, name: record}
+
+
+def fold(events: Iterable[Event], state: ExecutionState | None = None) -> ExecutionState:
+    """Apply events in order."""
+    state = state or ExecutionState()
+    for event in events:
+        state = apply(state, event)
+    return state
+
+
+def apply(state: ExecutionState, event: Event) -> ExecutionState:
+    """The state after one more event; pure and total."""
+    state = replace(state, last=event.at, adopted=max(state.adopted, getattr(event, "entry", 0)))
+    match event:
+        case ExecutionStarted():
+            return replace(state, started=event)
+        case StepStarted() | Acting() | Acted() | StepFinished() | StepAgain() | Undoing():
+            return replace(state, steps=_with(state.steps, event.step, _step(state.step(event.step), event)))
+        case GateOpened() | ApprovalGiven() | GateClosed():
+            gates = _with(state.gates, event.gate, _gate(state.gate(event.gate), event))
+            return replace(state, gates=gates)
+        case DecisionOpened():
+            return replace(state, decisions=_with(state.decisions, event.step, DecisionRecord(event)))
+        case DecisionClosed():
+            known = replace(state.decisions[event.step], closed=event)
+            return replace(state, decisions=_with(state.decisions, event.step, known))
+        case Marked():
+            return state if event.mark in state.marks else replace(state, marks={**state.marks, event.mark: event.when})
+        case Forecasted():
+            return replace(state, forecasts=(*state.forecasts, event))
+        case StopAsked():
+            return replace(state, stop=event)
+        case RollbackStarted():
+            return replace(state, rollback=event)
+        case Interrupted():
+            return replace(state, interrupted=event)
+        case ExecutionFinished():
+            return replace(state, finished=event)
+        case Resumed():
+            return _resumed(state, event)
+        case _:
+            return state
+
+
+def _step(
+    record: StepRecord, event: StepStarted | Acting | Acted | StepFinished | StepAgain | Undoing
+) -> StepRecord:
+    match event:
+        case StepStarted():
+            first = record.first_started or event.at
+            return replace(record, attempt=event.attempt, started=event.at, first_started=first, status=None, finished=None)
+        case Acting():
+            before = record.before if record.before is not None else event.before
+            return replace(record, acting=True, before=before, describe=event.describe, acted_at=event.at)
+        case Acted():
+            return record
+        case StepFinished():
+            output = event.output if event.output is not None else record.output
+            return replace(
+                record, status=event.status, detail=event.detail, code=event.code, output=output,
+                accepted=event.accepted, ends=event.ends, finished=event.at, undoing=False,
+                undone=record.undone or record.undoing,
+            )  # fmt: skip
+        case StepAgain():
+            return replace(record, status=None, finished=None, accepted=False)
+        case Undoing():
+            return replace(record, undoing=True)
+
+
+def _gate(record: GateRecord, event: GateOpened | ApprovalGiven | GateClosed) -> GateRecord:
+    match event:
+        case GateOpened():
+            return replace(record, opened=event, closed=None)
+        case ApprovalGiven():
+            return replace(record, answers=(*record.answers, event))
+        case GateClosed():
+            opened = record.opened.at if record.opened else event.at
+            return replace(record, closed=event, waited=(*record.waited, (opened, event.at)))
+
+
+def _resumed(state: ExecutionState, event: Resumed) -> ExecutionState:
+    """Start the named steps again. A refused gate forgets its answers and asks again, a waiting one asks anew and keeps
+    them, an approved one stays approved."""
+    steps = {**state.steps}
+    for name in event.again:
+        steps[name] = replace(state.step(name), status=None, finished=None, accepted=False)
+    gates = {}
+    for name, record in state.gates.items():
+        answers = record.answers if record.closed is None else ()
+        gates[name] = record if record.approved else replace(record, opened=None, closed=None, answers=answers)
+    decisions = {name: record for name, record in state.decisions.items() if record.closed is not None}
+    decisions = {name: record for name, record in decisions.items() if name not in event.again}
+    return replace(
+        state, steps=steps, gates=gates, decisions=decisions, stop=None, interrupted=None, finished=None
+    )

@@ -1,0 +1,172 @@
+"""The way out: every call of an attempt to the world leaves through its `Clients`, which the engine can revoke.
+
+What must never happen: a call that leaves after its attempt was given up (timed out, halted, lease lost). `check` runs
+right before each call and raises `Revoked`; `revoke` also closes what is open, so that a call that hangs ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from tasks.errors import ActionFailed, Revoked
+
+if TYPE_CHECKING:
+    import httpx
+    import psycopg
+
+    from tasks.postgres_server import Server
+
+Kept = TypeVar("Kept")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Late:
+    """A call that gave no answer within its patience; it goes on and is not asked again until it ends."""
+
+    after: timedelta
+
+
+class Clients:
+    """One attempt's connections, made on demand and closed together.
+
+    guard: called right before each call, raises Revoked when the attempt may not act any more. timeout: longest wait
+    for one call, below the step's timeout.
+    """
+
+    def __init__(self, guard: Callable[[], None] = lambda: None, timeout: timedelta = timedelta(seconds=5)) -> None:
+        self.timeout = timeout
+        self._guard = guard
+        self._revoked: str | None = None
+        self._kept: dict[object, Any] = {}
+        self._closers: list[Callable[[], object]] = []
+        self._asking: dict[str, threading.Thread] = {}
+        self._lock = threading.RLock()
+
+    def check(self) -> None:
+        """Raise Revoked when no call may leave any more. Every client here calls it by itself."""
+        if self._revoked is not None:
+            raise Revoked(self._revoked)
+        self._guard()
+
+    def revoke(self, reason: str) -> None:
+        """Let no further call out and end the calls that are under way."""
+        with self._lock:
+            self._revoked = self._revoked or reason
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection of this attempt; safe from any thread and more than once."""
+        with self._lock:
+            closers, self._closers = self._closers, []
+            self._kept.clear()
+        for closer in reversed(closers):
+            with contextlib.suppress(Exception):  # closing what the network already closed
+                closer()
+
+    def keep(self, key: object, make: Callable[[], Kept], close: Callable[[Kept], object] | None = None) -> Kept:
+        """Give the object kept under `key`, made on first use and closed with this attempt."""
+        with self._lock:
+            if key in self._kept:
+                return cast(Kept, self._kept[key])
+        made = make()
+        with self._lock:
+            if self._revoked is not None:
+                if close:
+                    close(made)
+                raise Revoked(self._revoked)
+            self._kept[key] = made
+            if close:
+                self._closers.append(lambda: close(made))
+        return made
+
+    def forget(self, key: object) -> None:
+        """Drop what is kept under `key`, as after a broken connection; closing is the caller's."""
+        with self._lock:
+            self._kept.pop(key, None)
+
+    def parallel(
+        self, calls: Mapping[str, Callable[[], Answer]], patience: timedelta
+    ) -> dict[str, Answer | Exception | Late]:
+        """Make several calls at the same time and give what each said within `patience`.
+
+        A call that is late is abandoned on its daemon thread; while it still hangs, the same name is not asked again
+        and is late at once. So one silent party costs `patience` once and no thread piles up.
+        """
+        self.check()
+        answers: dict[str, Answer | Exception | Late] = {}
+        threads: dict[str, threading.Thread] = {}
+        for name, call in calls.items():
+            hanging = self._asking.get(name)
+            if hanging is not None and hanging.is_alive():
+                continue
+
+            def ask(name: str = name, call: Callable[[], Answer] = call) -> None:
+                try:
+                    answer: Answer | Exception = call()
+                except Exception as error:  # noqa: BLE001 - carried to the caller, who decides
+                    answer = error
+                answers[name] = answer
+
+            threads[name] = self._asking[name] = threading.Thread(target=ask, name=f"ask-{name}", daemon=True)
+            threads[name].start()
+        waiter = threading.Event()  # its wait() keeps the time: tasks do not
+        watcher = threading.Thread(target=_join_all, args=(threads.values(), waiter), daemon=True)
+        watcher.start()
+        waiter.wait(patience.total_seconds())
+        told = dict(answers)
+        return {name: told.get(name, Late(patience)) for name in calls}
+
+    def http(self) -> httpx.Client:
+        """An httpx client (keep-alive, no redirects, no proxies from the environment) that checks before each request."""
+        import httpx
+
+        def make() -> httpx.Client:
+            return httpx.Client(
+                timeout=self.timeout.total_seconds(),
+                trust_env=False,
+                event_hooks={"request": [lambda _request: self.check()]},
+            )
+
+        return self.keep("http", make, lambda client: client.close())
+
+    def postgres(self, server: Server) -> psycopg.Connection[tuple[Any, ...]]:
+        """A session (autocommit) on a PostgreSQL server, kept for this attempt; every statement checks first."""
+        from tasks.postgres_server import connect
+
+        kept = self.keep(server, lambda: connect(server, self.check, self.timeout), lambda session: session.close())
+        if kept.broken or kept.closed:
+            self.forget(server)
+            return self.postgres(server)
+        return kept
+
+    def aws(self, service: str, region: str, endpoint: str | None = None) -> Any:
+        """A boto3 client whose every call checks first; no retries of its own (the engine retries and looks first)."""
+        from tasks.aws.session import client
+
+        return client(service, region, endpoint, self.check, self.timeout)
+
+    def command(self, argv: Sequence[str], patience: timedelta | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command without a shell; raises ActionFailed when it does not start or does not end in time."""
+        self.check()
+        seconds = (patience or self.timeout).total_seconds()
+        try:
+            return subprocess.run(  # noqa: S603 - the runbook's author declares the command
+                list(argv), capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
+            )
+        except subprocess.TimeoutExpired:
+            raise ActionFailed(f"'{argv[0]}' did not end within {seconds:g}s", attempted=argv[0], retry=True) from None
+        except OSError as error:
+            raise ActionFailed(f"'{argv[0]}' did not start: {error.strerror}", attempted=argv[0]) from None
+
+
+def _join_all(threads: Sequence[threading.Thread] | Any, done: threading.Event) -> None:
+    for thread in list(threads):
+        thread.join()
+    done.set()

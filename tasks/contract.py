@@ -1,0 +1,220 @@
+"""The contract that every action keeps, and the errors that may leave one.
+
+An action looks (`observe`), decides purely (`done`, `underway`) and starts (`act`); it never waits and never keeps
+time. The engine calls it again and again and alone decides when, how often and whether.
+
+    ActionFailed     the world said no, or could not be asked; carries the provider's code and whether a retry may help
+    RunbookError     the file is wrong (runbooks.problems)
+    Revoked          the attempt was taken back (timed out, halted, lease lost): no call of it leaves any more
+    anything else    a defect of ours, shown as one
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, cast, get_args
+
+from pydantic import BaseModel, ConfigDict, GetPydanticSchema
+from pydantic_core import core_schema
+
+from tasks.clients import Clients
+from tasks.durations import parse_duration
+from tasks.errors import ActionFailed, Revoked
+
+__all__ = [
+    "Action",
+    "ActionFailed",
+    "Change",
+    "Duration",
+    "Mark",
+    "Plane",
+    "Probe",
+    "Revoked",
+    "Seen",
+    "Steady",
+]
+
+
+class Mark(StrEnum):
+    """The points of the RTO clock that an action can know."""
+
+    impact = "impact"
+    detected = "detected"
+    declared = "declared"
+
+
+class Plane(StrEnum):
+    """What a change leans on: a provider's control plane may be down when its region is."""
+
+    data = "data"
+    control = "control"
+
+
+def _duration_schema(source: Any, handler: Any) -> core_schema.CoreSchema:
+    """Take a timedelta or text with a unit ('90s'); give text with a unit back to JSON."""
+    from tasks.durations import format_duration
+
+    def parse(value: Any) -> timedelta:
+        return value if isinstance(value, timedelta) else parse_duration(value)
+
+    return core_schema.no_info_plain_validator_function(
+        parse,
+        serialization=core_schema.plain_serializer_function_ser_schema(format_duration, when_used="json"),
+    )
+
+
+def _duration_json_schema(schema: Any, handler: Any) -> dict[str, Any]:
+    return {"type": "string", "pattern": r"^\s*([0-9.]+(ms|s|m|h|d)\s*)+$"}
+
+
+Duration = Annotated[timedelta, GetPydanticSchema(_duration_schema, _duration_json_schema)]
+"""A time with a unit in YAML and JSON ('500ms', '90s', '1h30m'), a timedelta in Python; bare numbers are refused."""
+
+
+class Frozen(BaseModel):
+    """Base of everything an action takes or gives: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+
+@dataclass(frozen=True)
+class Steady:
+    """How long `done` must hold before the engine believes it: so many looks in a row, and for so long."""
+
+    times: int = 1
+    lasting: timedelta = timedelta(0)
+
+
+StateT = TypeVar("StateT", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Seen(Generic[StateT]):
+    """One observation with the time (UTC) at which it was complete; stamped by the engine."""
+
+    state: StateT
+    at: datetime
+
+
+class Action(Frozen, ABC, Generic[StateT]):
+    """One kind of step: its fields are the step's inputs, its `State` is the step's output.
+
+    Subclass `Probe` or `Change` with the state as parameter: `class Promote(Change[Promotion])`, and give `name`.
+    """
+
+    name: ClassVar[str]
+    """As runbooks say it in `uses`, such as 'postgres.promote'."""
+    summary: ClassVar[str] = ""
+    """First line of the docstring unless set."""
+    budget: ClassVar[timedelta] = timedelta(seconds=30)
+    """Share of the RTO when the runbook names none."""
+    interval: ClassVar[timedelta] = timedelta(milliseconds=200)
+    """Pause between two looks."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Heavy modules that a call will import; the engine may import them beforehand."""
+
+    @classmethod
+    def state_type(cls) -> type[BaseModel]:
+        """The model of this action's output, from the class's own type parameter."""
+        for base in cls.__mro__:
+            metadata = getattr(base, "__pydantic_generic_metadata__", None)
+            if metadata and metadata["args"] and isinstance(metadata["args"][0], type):
+                return cast(type[BaseModel], metadata["args"][0])
+        raise TypeError(f"{cls.__name__} names no state; write class {cls.__name__}(Probe[State])")
+
+    @abstractmethod
+    def observe(self, clients: Clients) -> StateT:
+        """Read the world and leave nothing behind. Raises ActionFailed where it could not ask."""
+
+    @abstractmethod
+    def done(self, state: StateT) -> bool:
+        """Pure: is the world as this step wants it?"""
+
+    def fold(self, earlier: Seen[StateT] | None, now: Seen[StateT]) -> StateT:
+        """Pure: join what was seen before with what is seen now, for states that hold a history ('since when')."""
+        return now.state
+
+    def explain(self, state: StateT) -> str:
+        """Pure: one line for people: what was last seen ('in recovery, replaying 0/3000A28')."""
+        return ", ".join(f"{key} {value}" for key, value in state.model_dump(mode="json").items() if value is not None)[:300]
+
+    @property
+    def steady(self) -> Steady:
+        """How long `done` must hold before the step is believed."""
+        return Steady()
+
+    def marks(self, state: StateT) -> Mapping[Mark, datetime | None]:
+        """Pure: marks of the RTO clock that a done state sets; None means 'when it was done'."""
+        return {}
+
+
+class Probe(Action[StateT]):
+    """An action that never mutates: it also runs in a dry run, unless it is not `harmless`."""
+
+    @property
+    def harmless(self) -> bool:
+        """Pure: whether a look leaves nothing behind. False (a smoke test that posts an order): not in a dry run."""
+        return True
+
+    def ends(self, state: StateT) -> str | None:
+        """Pure: why nothing more is to be done ('disposition is wait'), or None. Steps after it are then skipped."""
+        return None
+
+
+class Change(Action[StateT]):
+    """An action that mutates the world, safely startable again after a crash."""
+
+    reversible: ClassVar[bool] = False
+    """Whether `undo` brings the state before back."""
+    point_of_no_return: ClassVar[bool] = False
+    """From here the way back is a new failover."""
+    plane: ClassVar[Plane] = Plane.control
+    fences: ClassVar[bool] = False
+    """It makes sure that the old primary takes no more writes."""
+    makes_writer: ClassVar[bool] = False
+    """It makes a second writer possible: no act of it without a fence, looked at again right before."""
+    resend: ClassVar[timedelta | None] = None
+    """Repeat `act` this often while it is neither done nor underway; None: act once an attempt."""
+
+    @property
+    @abstractmethod
+    def target(self) -> str:
+        """What this changes, as the lease names it, without secrets: 'postgres:127.0.0.1:5432/shop'."""
+
+    @abstractmethod
+    def describe(self, before: StateT) -> str:
+        """Pure: one line with real values, old -> new: 'scale checkout-west: 1 -> 3 instances'."""
+
+    @abstractmethod
+    def act(self, before: StateT, clients: Clients) -> None:
+        """Start the change and return; never sleep, never wait. Raises ActionFailed when refused."""
+
+    def underway(self, state: StateT) -> bool:
+        """Pure: has it begun already? Then the engine waits and does not act again."""
+        return False
+
+    def refuse(self, before: StateT) -> str | None:
+        """Pure: why acting on this state would be wrong (not eligible, max size below wanted), or None."""
+        return None
+
+    def undo(self, before: StateT, clients: Clients) -> None:
+        """Bring `before` back, from journaled data only; runs in another process, perhaps hours later."""
+        raise ActionFailed(f"{self.name} cannot be undone")
+
+
+ActionType = type[Action[Any]]
+Kind = Literal["probe", "change"]
+
+
+def kind_of(action: ActionType) -> Kind:
+    """Tell whether an action looks or mutates."""
+    return "change" if issubclass(action, Change) else "probe"
+
+
+def unwrap(annotation: Any) -> Any:
+    """Take `Annotated` off a type."""
+    return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
