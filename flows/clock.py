@@ -136,8 +136,8 @@ def covered(spans: list[tuple[datetime, datetime]], start: datetime, end: dateti
     """How much of start…end the spans cover together, overlaps counted once."""
     total, reached = timedelta(0), start
     for first, last in sorted(spans):
-        first, last = max(first, reached), min(last, end)
-        if last > first:
-            total += last - first
-            reached = last
+        begun, ended = max(first, reached), min(last, end)
+        if ended > begun:
+            total += ended - begun
+            reached = ended
     return total

@@ -14,7 +14,7 @@ import importlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -50,7 +50,7 @@ from runbooks.plan import PlannedStep, is_change, look_up_in
 from runbooks.references import Reference
 from tasks.clients import Clients
 from tasks.contract import Action, Change
-from tasks.errors import Revoked
+from tasks.errors import ActionFailed, Revoked
 
 LEASE = timedelta(seconds=15)
 """How long a lease lasts without renewal; renewed every third of it."""
@@ -287,7 +287,8 @@ class Engine:
             return
         got = self._journal.acquire([*self._held, target], self._holder, LEASE, self._clock.now())
         if isinstance(got, Busy):
-            raise LookupError(f"{got.target} is held by execution {got.holder.execution} since {got.since:%H:%M:%S} UTC")
+            held_by = f"execution {got.holder.execution} since {got.since:%H:%M:%S} UTC"
+            raise ActionFailed(f"{got.target} is held by {held_by}", code="busy")
         self._held = dict(got.tokens)
         self._write([LeaseTaken(at=self._clock.now(), targets={target: got.tokens[target]})])
 

@@ -282,7 +282,7 @@ class Noted(Happened):
 
 
 class Interrupted(Happened):
-    """This process stops in good order; the execution can be resumed."""
+    """A process stopped in good order; the execution can be resumed."""
 
     kind: Literal["interrupted"] = "interrupted"
     reason: str

@@ -25,8 +25,11 @@ def people_budget(rule: Approval) -> timedelta:
 
 
 def forecast(plan: Plan, state: ExecutionState, now: datetime) -> Forecast:
-    """Walk the steps in order. A finished step ended when it did; a running one takes what is left of its budget, but
-    at least until now; a gate that is not yet open for a step takes what is left of its budget."""
+    """Walk the steps in order.
+
+    A finished step ended when it did; a running one takes what is left of its budget, but at least until now; a gate
+    that is not yet open for a step takes what is left of its budget.
+    """
     ends: dict[str, datetime] = {}
     gate_ends: dict[str, datetime] = {}
     start = state.started.at if state.started else now

@@ -59,13 +59,13 @@ def may_answer(rule: Approval, by: str, asked: Asked, now: datetime) -> str | No
     if not allowed or name in allowed:
         return None
     if name in {person.strip().casefold() for person in rule.escalate_to}:
-        if now >= escalates_at(rule, asked):
+        if now >= escalates_at(asked):
             return None
-        return f"{by} may answer from {escalates_at(rule, asked):%H:%M:%S} UTC on, when it escalates"
+        return f"{by} may answer from {escalates_at(asked):%H:%M:%S} UTC on, when it escalates"
     return f"{by} is not one of {', '.join(rule.approvers)}"
 
 
-def escalates_at(rule: Approval, asked: Asked) -> datetime:
+def escalates_at(asked: Asked) -> datetime:
     """When `escalate_to` may answer as well: after half of the timeout."""
     return asked.opened + (asked.deadline - asked.opened) / 2
 

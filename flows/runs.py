@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from runbooks.planner import plan as make_plan
+
 from flows.clock import Clock
 from flows.core import Core
 from flows.engine import LEASE, Engine, Opened, needs_lease
@@ -22,7 +24,6 @@ from flows.state import ExecutionState, fold
 from runbooks.loader import load_text
 from runbooks.model import Mode
 from runbooks.plan import Plan, look_up_in
-from runbooks.planner import plan as make_plan
 from runbooks.problems import Problem, RunbookError
 from runbooks.references import inside
 from tasks.contract import Change, Mark

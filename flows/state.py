@@ -222,8 +222,10 @@ def _gate(record: GateRecord, event: GateOpened | ApprovalGiven | GateClosed) ->
 
 
 def _resumed(state: ExecutionState, event: Resumed) -> ExecutionState:
-    """Start the named steps again. A refused gate forgets its answers and asks again, a waiting one asks anew and keeps
-    them, an approved one stays approved."""
+    """Start the named steps again.
+
+    A refused gate forgets its answers and asks again, a waiting one asks anew and keeps them, an approved one stays.
+    """
     steps = {**state.steps}
     for name in event.again:
         steps[name] = replace(state.step(name), status=None, finished=None, accepted=False)

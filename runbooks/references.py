@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any, Literal
+
+from tasks.durations import format_duration
 
 Scope = Literal["inputs", "target", "steps", "env", "file", "run"]
 SCOPES: tuple[Scope, ...] = ("inputs", "target", "steps", "env", "file", "run")
 SECRET_SCOPES = frozenset({"env", "file"})
+RUN_FIELDS = ("id", "mode", "service", "runbook", "started_at", "initiator")
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
@@ -32,19 +38,28 @@ class Reference:
 def parse(text: str) -> Reference:
     """Read what stands between `${` and `}`; raise ValueError with what is expected."""
     scope, _, rest = text.partition(".")
+    shown = f"${{{text if len(text) <= 60 else text[:50] + '…'}}}"
     if scope not in SCOPES or not rest:
-        raise ValueError(f"${{{text}}} is no reference; references are ${{inputs.x}}, ${{target.x}}, ${{steps.id.field}}, "
+        raise ValueError(f"{shown} is no reference; references are ${{inputs.x}}, ${{target.x}}, ${{steps.id.field}}, "
                          "${env.NAME}, ${file.PATH} and ${run.x}")
     path = (rest,) if scope in SECRET_SCOPES else tuple(rest.split("."))
-    if any(not re.fullmatch(r"[A-Za-z0-9_-]+", part) for part in path) and scope != "file":
-        raise ValueError(f"${{{text}}} is no reference; there are no expressions, only names joined by dots")
+    if scope != "file" and not all(_NAME.fullmatch(part) for part in path):
+        raise ValueError(f"{shown} is no reference; there are no expressions, only names joined by dots")
+    if scope == "file" and not rest.startswith("/"):
+        raise ValueError(f"{shown} names no file; write its whole path, such as ${{file./run/secrets/name}}")
     if scope == "steps" and len(path) < 2:
-        raise ValueError(f"${{{text}}} names no field; write ${{steps.{path[0]}.field}}")
+        raise ValueError(f"{shown} names no field; write ${{steps.{path[0]}.field}}")
+    if scope == "run" and (len(path) > 1 or path[0] not in RUN_FIELDS):
+        raise ValueError(f"{shown}: a run has {', '.join(RUN_FIELDS)}")
     return Reference(scope, path)
 
 
 def found_in(text: str) -> Iterator[Reference]:
     """Every reference in a text, in order; raises ValueError for a malformed one."""
+    if "${" not in text:
+        return
+    if "${" in _REFERENCE.sub("", text):
+        raise ValueError("a reference starts with ${ and has no end; close it with }")
     for match in _REFERENCE.finditer(text):
         yield parse(match[1])
 
@@ -68,14 +83,40 @@ def inside(value: Any) -> Iterator[Reference]:
 
 
 def replace(value: Any, look_up: Callable[[Reference], Any]) -> Any:
-    """The value with every reference replaced; `look_up` may return the Reference itself to leave it in place."""
+    """The value with every reference replaced; `look_up` may return the Reference itself to leave it in place.
+
+    A value that is one reference keeps its type; within a text the value is written as `as_text` does.
+    """
     if isinstance(value, str):
         if (only := whole(value)) is not None:
             known = look_up(only)
             return str(known) if isinstance(known, Reference) else known
-        return _REFERENCE.sub(lambda match: str(look_up(parse(match[1]))), value)
+        return _REFERENCE.sub(lambda match: _written(parse(match[1]), look_up), value)
     if isinstance(value, Mapping):
         return {key: replace(item, look_up) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [replace(item, look_up) for item in value]
     return value
+
+
+def _written(reference: Reference, look_up: Callable[[Reference], Any]) -> str:
+    known = look_up(reference)
+    try:
+        return str(known) if isinstance(known, Reference) else as_text(known)
+    except ValueError as error:
+        raise LookupError(f"{reference} stands within a text and {error}") from None
+
+
+def as_text(value: Any) -> str:
+    """Write a value within a text as YAML would: true, 90s, 2026-11-21T03:04:05+00:00; ValueError when it has no such form."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError("has no value" if value is None else f"is a {type(value).__name__}; only text, numbers and times can")

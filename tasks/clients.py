@@ -18,9 +18,9 @@ from tasks.errors import ActionFailed, Revoked
 
 if TYPE_CHECKING:
     import httpx
-    import psycopg
 
     from tasks.postgres_server import Server
+    from tasks.postgres_session import Session
 
 Kept = TypeVar("Kept")
 Answer = TypeVar("Answer")
@@ -44,8 +44,7 @@ class Clients:
         self.timeout = timeout
         self._guard = guard
         self._revoked: str | None = None
-        self._kept: dict[object, Any] = {}
-        self._closers: list[Callable[[], object]] = []
+        self._kept: dict[object, tuple[Any, Callable[[], object]]] = {}
         self._asking: dict[str, threading.Thread] = {}
         self._lock = threading.RLock()
 
@@ -64,32 +63,40 @@ class Clients:
     def close(self) -> None:
         """Close every connection of this attempt; safe from any thread and more than once."""
         with self._lock:
-            closers, self._closers = self._closers, []
-            self._kept.clear()
-        for closer in reversed(closers):
+            kept, self._kept = list(self._kept.values()), {}
+        for _, close in reversed(kept):
             with contextlib.suppress(Exception):  # closing what the network already closed
-                closer()
+                close()
 
-    def keep(self, key: object, make: Callable[[], Kept], close: Callable[[Kept], object] | None = None) -> Kept:
+    def keep(self, key: object, make: Callable[[], Kept], close: Callable[[Kept], object] = lambda _: None) -> Kept:
         """Give the object kept under `key`, made on first use and closed with this attempt."""
         with self._lock:
             if key in self._kept:
-                return cast(Kept, self._kept[key])
-        made = make()
+                return cast("Kept", self._kept[key][0])
+        made = make()  # not under the lock: it may take as long as a connection
         with self._lock:
-            if self._revoked is not None:
-                if close:
-                    close(made)
-                raise Revoked(self._revoked)
-            self._kept[key] = made
-            if close:
-                self._closers.append(lambda: close(made))
-        return made
+            revoked, kept = self._revoked, self._kept.get(key)
+            if revoked is None and kept is None:
+                self._kept[key] = (made, lambda: close(made))
+                return made
+        close(made)  # somebody was faster, or the attempt is over
+        if revoked is not None:
+            raise Revoked(revoked)
+        return cast("Kept", kept[0] if kept else made)
+
+    def kept(self, key: object) -> object | None:
+        """Give what is kept under `key`, or None."""
+        with self._lock:
+            found = self._kept.get(key)
+        return found[0] if found else None
 
     def forget(self, key: object) -> None:
-        """Drop what is kept under `key`, as after a broken connection; closing is the caller's."""
+        """Close and drop what is kept under `key`, as after a broken connection."""
         with self._lock:
-            self._kept.pop(key, None)
+            found = self._kept.pop(key, None)
+        if found:
+            with contextlib.suppress(Exception):
+                found[1]()
 
     def parallel(
         self, calls: Mapping[str, Callable[[], Answer]], patience: timedelta
@@ -136,15 +143,16 @@ class Clients:
 
         return self.keep("http", make, lambda client: client.close())
 
-    def postgres(self, server: Server) -> psycopg.Connection[tuple[Any, ...]]:
+    def postgres(self, server: Server) -> Session:
         """A session (autocommit) on a PostgreSQL server, kept for this attempt; every statement checks first."""
         from tasks.postgres_server import connect
 
-        kept = self.keep(server, lambda: connect(server, self.check, self.timeout), lambda session: session.close())
-        if kept.broken or kept.closed:
+        def session() -> Session:
+            return self.keep(server, lambda: connect(server, self.check, self.timeout), lambda kept: kept.hang_up())
+
+        if session().closed:  # by the server, or by us after a statement that was not answered
             self.forget(server)
-            return self.postgres(server)
-        return kept
+        return session()
 
     def aws(self, service: str, region: str, endpoint: str | None = None) -> Any:
         """A boto3 client whose every call checks first; no retries of its own (the engine retries and looks first)."""

@@ -123,7 +123,7 @@ class Action(Frozen, ABC, Generic[StateT]):
         for base in cls.__mro__:
             metadata = getattr(base, "__pydantic_generic_metadata__", None)
             if metadata and metadata["args"] and isinstance(metadata["args"][0], type):
-                return cast(type[BaseModel], metadata["args"][0])
+                return cast("type[BaseModel]", metadata["args"][0])
         raise TypeError(f"{cls.__name__} names no state; write class {cls.__name__}(Probe[State])")
 
     @abstractmethod
@@ -140,7 +140,9 @@ class Action(Frozen, ABC, Generic[StateT]):
 
     def explain(self, state: StateT) -> str:
         """Pure: one line for people: what was last seen ('in recovery, replaying 0/3000A28')."""
-        return ", ".join(f"{key} {value}" for key, value in state.model_dump(mode="json").items() if value is not None)[:300]
+        return ", ".join(f"{key} {value}" for key, value in state.model_dump(mode="json").items() if value is not None)[
+            :300
+        ]
 
     @property
     def steady(self) -> Steady:

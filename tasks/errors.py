@@ -1,7 +1,7 @@
 """What may leave an action, beside a defect of ours.
 
-    ActionFailed     the world said no, or could not be asked
-    Revoked          the attempt was taken back: no call of it leaves any more
+ActionFailed     the world said no, or could not be asked
+Revoked          the attempt was taken back: no call of it leaves any more
 """
 
 from __future__ import annotations

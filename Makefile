@@ -1,0 +1,42 @@
+# Everything happens in .venv; nothing is installed by hand and nothing outside this folder is changed.
+PYTHON ?= python3
+BIN = .venv/bin
+RUN = env -u PYTHONDONTWRITEBYTECODE PYTHONSAFEPATH=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+.PHONY: install demo down test check lint bench docs clean
+
+install: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("failover needs Python 3.11 or newer; this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(RUN) $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(RUN) $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(RUN) $(BIN)/python -m compileall -q -j 0 tasks runbooks flows deployments .venv/lib >/dev/null || true
+	touch $@
+
+demo: install  ## a real failover in the lab; YES=1 answers the gate, KEEP=1 leaves lab and Prefect UI running
+	@$(RUN) $(BIN)/failover demo $(if $(YES),--yes) $(if $(KEEP),--keep) $(if $(HOW),--how $(HOW))
+
+down: install  ## stop what KEEP=1 left running
+	@$(RUN) $(BIN)/failover lab down
+
+test: install  ## the whole suite
+	$(RUN) $(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test  ## everything that CI asks
+
+bench: install  ## writes benchmarks/RESULTS.md; about half an hour
+	$(RUN) $(BIN)/python -m benchmarks.run
+
+docs: install  ## make the generated pages again
+	$(RUN) $(BIN)/python -m runbooks.schema
+	$(RUN) $(BIN)/python -m flows.action_reference > docs/actions.md
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""How failovers are started, and where: the `failover` command, the runner, the lab."""

@@ -1,0 +1,180 @@
+"""`failover check`, `plan` and `actions`: for people who write runbooks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runbooks.plan import Plan
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add check, plan and actions."""
+    check = commands.add_parser("check", help="find everything that is wrong with runbooks")
+    check.add_argument("paths", nargs="+", metavar="PATH", help="a runbook, a folder of them, or the name of a shipped one")
+    check.set_defaults(run=run_check)
+
+    plan = commands.add_parser("plan", help="order, budgets and critical path of a runbook")
+    plan.add_argument("runbook", help="a file, or the name of a shipped runbook")
+    add_inputs(plan)
+    plan.add_argument("--drill", action="store_true", help="plan with the drill targets")
+    form = plan.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON")
+    form.add_argument("--mermaid", action="store_true", help="as a Mermaid graph")
+    plan.set_defaults(run=run_plan)
+
+    actions = commands.add_parser("actions", help="what a step can do")
+    actions.add_argument("name", nargs="?", help="show one action with its inputs and outputs")
+    actions.set_defaults(run=run_actions)
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add -i k=v."""
+    parser.add_argument("-i", "--input", action="append", default=[], metavar="NAME=VALUE", help="an input of the runbook")
+
+
+def given_inputs(options: argparse.Namespace) -> dict[str, str]:
+    """The inputs from the command line; exits 2 when one is not NAME=VALUE."""
+    pairs = {}
+    for text in options.input:
+        name, equals, value = text.partition("=")
+        if not equals:
+            print(f"-i {text}: write -i NAME=VALUE", file=sys.stderr)
+            raise SystemExit(2)
+        pairs[name.strip()] = value
+    return pairs
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Check files; every problem on a line of its own."""
+    from runbooks.library import find
+    from runbooks.loader import load
+    from runbooks.planner import check
+    from runbooks.problems import RunbookError
+
+    wrong = 0
+    files: list[Path] = []
+    for given in options.paths:
+        path = Path(given)
+        try:
+            files += sorted(path.rglob("*.yaml")) if path.is_dir() else [find(given)]
+        except RunbookError as error:
+            wrong += 1
+            print(error)
+    for path in files:
+        try:
+            loaded = load(path)
+            notes = check(loaded)
+        except RunbookError as error:
+            wrong += 1
+            print(error)
+            continue
+        for note in notes:
+            print(f"{note} (warning)")
+        print(f"{path}: ok, {len(loaded.runbook.steps)} steps")
+    return 2 if wrong else 0
+
+
+def planned(options: argparse.Namespace, mode: str) -> Plan:
+    """The plan that the command line asks for."""
+    from runbooks.library import find
+    from runbooks.loader import load
+    from runbooks.model import Mode
+    from runbooks.planner import plan
+
+    return plan(load(find(options.runbook)), mode=Mode(mode), inputs=given_inputs(options))
+
+
+def run_plan(options: argparse.Namespace) -> int:
+    """Print a plan."""
+    plan = planned(options, "drill" if options.drill else "live")
+    if options.json:
+        print(json.dumps(plan_json(plan), indent=2, default=str))
+    elif options.mermaid:
+        print(mermaid(plan))
+    else:
+        print("\n".join(plan_text(plan)))
+    return 0
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON; times in seconds."""
+    return {
+        "runbook": plan.runbook.name, "mode": plan.mode.value, "hash": plan.hash, "inputs": dict(plan.inputs),
+        "rto": plan.rto.total_seconds(), "rpo": plan.rpo.total_seconds() if plan.rpo is not None else None,
+        "critical_path": {
+            "total": plan.critical_path.total.total_seconds(),
+            "parts": [{"what": what, "seconds": time.total_seconds()} for what, time in plan.critical_path.parts],
+        },
+        "steps": [
+            {"id": step.id, "title": step.title, "uses": step.uses, "kind": step.kind, "after": list(step.after),
+             "gates": list(step.gates), "budget": step.budget.total_seconds(), "timeout": step.timeout.total_seconds(),
+             "on_failure": step.on_failure, "fenced_by": list(step.fenced_by)}
+            for step in plan.steps
+        ],
+        "gates": [{"name": gate.name, "covers": list(gate.covers), "approvers": list(gate.rule.approvers),
+                   "quorum": gate.rule.quorum, "timeout": gate.rule.timeout.total_seconds()} for gate in plan.gates],
+        "warnings": [str(warning) for warning in plan.warnings],
+    }  # fmt: skip
+
+
+def plan_text(plan: Plan) -> list[str]:
+    """A plan as lines for a terminal."""
+    from flows.report import aligned
+    from tasks.durations import format_duration
+
+    rows = [("step", "budget", "after", "gate", "does")]
+    for step in plan.steps:
+        does = step.uses or f"a person: {step.manual}"
+        rows.append((step.id, format_duration(step.budget), ", ".join(step.after) or "-", ", ".join(step.gates) or "-", does))
+    path = plan.critical_path
+    return [
+        f"{plan.runbook.name}: {plan.runbook.title}",
+        f"mode {plan.mode.value}, rto {format_duration(plan.rto)}"
+        + (f", rpo {format_duration(plan.rpo)}" if plan.rpo is not None else ""),
+        "",
+        *aligned(rows),
+        "",
+        f"critical path {format_duration(path.total)} of {format_duration(plan.rto)}: "
+        + ", ".join(f"{what} {format_duration(time)}" for what, time in path.parts),
+        *(f"warning: {warning}" for warning in plan.warnings),
+    ]
+
+
+def mermaid(plan: Plan) -> str:
+    """A plan as a Mermaid flowchart."""
+    from tasks.durations import format_duration
+
+    def name(step: str) -> str:
+        return step.replace("-", "_")
+
+    lines = ["flowchart TD"]
+    for step in plan.steps:
+        label = f"{step.id}<br/>{step.uses or 'a person'}<br/>{format_duration(step.budget)}"
+        lines.append(f'  {name(step.id)}["{label}"]')
+    for gate in plan.gates:
+        lines.append(f'  gate_{name(gate.name)}{{{{"gate {gate.name}"}}}}')
+        lines += [f"  gate_{name(gate.name)} -.-> {name(step)}" for step in gate.covers]
+    lines += [f"  {name(before)} --> {name(step.id)}" for step in plan.steps for before in step.after]
+    return "\n".join(lines)
+
+
+def run_actions(options: argparse.Namespace) -> int:
+    """List the actions, or show one."""
+    from flows.action_reference import action_lines, summary_rows
+    from flows.report import aligned
+    from tasks.registry import action_type, names
+
+    if options.name is None:
+        print("\n".join(aligned(summary_rows())))
+        return 0
+    found = action_type(options.name)
+    if found is None:
+        print(f"no action is called '{options.name}'; there are {', '.join(names())}", file=sys.stderr)
+        return 2
+    print("\n".join(action_lines(found)))
+    return 0

@@ -1,0 +1,159 @@
+"""The lab's control API: what a provider's control plane and an operator's console can do, as JSON over HTTP.
+
+GET  /status  /events  /traffic  /nodes/{name}
+POST /nodes/{name}/stop|start|release     /links/{node}/{way} {"state", "direction"}
+POST /break {"node", "how"}   /heal   /reset   /traffic {"running"}
+400 not understood, 404 no such thing, 409 refused in the present state, 500 the lab could not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Awaitable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from .addresses import WAYS, Endpoint, node_name
+from .database import HOWS, Cut
+from .errors import LabError, Refused
+from .link import DIRECTIONS, LINK_STATES
+from .world import World
+
+
+class NoSuchThing(Exception):
+    """There is nothing at that path."""
+
+
+def serve(world: World, listen: Endpoint, loop: asyncio.AbstractEventLoop) -> ThreadingHTTPServer:
+    """Serve the API from threads of its own; everything it does happens on `loop`."""
+
+    class Requests(_Requests):
+        def ask(self, method: str, path: str, content: dict[str, Any]) -> Any:
+            return asyncio.run_coroutine_threadsafe(handle(world, method, path, content), loop).result()
+
+    server = _Server((listen.host, listen.port), Requests)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
+    return server
+
+
+async def handle(world: World, method: str, path: str, content: dict[str, Any]) -> Any:
+    """Do one request and return what to answer."""
+    match method, *path.strip("/").split("/"):
+        case "GET", "status":
+            return world.status()
+        case "GET", "events":
+            return world.events.read()
+        case "GET", "traffic":
+            return world.traffic()
+        case "POST", "traffic":
+            await world.set_traffic(running=_choice(content, "running", (True, False)))
+            return world.traffic()
+        case "POST", "break":
+            node = _choice(content | {"node": content.get("node", "primary")}, "node", ("primary", "east", "west"))
+            name, at = await world.break_node(node, _choice(content, "how", HOWS))
+            return {"node": name, "how": content["how"], "at": at.isoformat()}
+        case "POST", "heal":
+            return {"done": await world.heal()}
+        case "POST", "reset":
+            await world.reset()
+            return world.status()
+        case _, "nodes", name, *verb:
+            return await _node(world, method, name, verb)
+        case "POST", "links", name, way:
+            cut = Cut(
+                _choice(content, "state", LINK_STATES),
+                _choice({"direction": "both"} | content, "direction", DIRECTIONS),
+            )
+            ways = {known: known for known in WAYS}
+            if way not in ways:
+                raise NoSuchThing(f"no way {way!r}; ways are {', '.join(WAYS)}")
+            await world.database.cut(_name(name), ways[way], cut)
+            return world.status()["nodes"][name]
+    raise NoSuchThing(f"{method} {path}: no such thing")
+
+
+async def _node(world: World, method: str, name: str, verb: list[str]) -> Any:
+    database, node = world.database, _name(name)
+    match method, verb:
+        case "GET", []:
+            pass
+        case "POST", ["stop"]:
+            await database.power_off(node)
+        case "POST", ["start"]:
+            await database.start(node)
+        case "POST", ["release"]:
+            database.release(node)
+        case _:
+            raise NoSuchThing(f"{method} /nodes/{name}/{'/'.join(verb)}: no such thing")
+    return world.status()["nodes"][node]
+
+
+def _name(text: str) -> Any:
+    try:
+        return node_name(text)
+    except ValueError as error:
+        raise NoSuchThing(str(error)) from None
+
+
+def _choice(content: dict[str, Any], key: str, allowed: tuple[Any, ...]) -> Any:
+    if key not in content or content[key] not in allowed:
+        raise ValueError(f"{key} must be one of {json.dumps(allowed)}, not {json.dumps(content.get(key))}")
+    return content[key]
+
+
+class _Requests(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    timeout = 60
+
+    def ask(self, method: str, path: str, content: dict[str, Any]) -> Awaitable[Any]:
+        raise NotImplementedError
+
+    def do_GET(self) -> None:
+        self._handle({})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        try:
+            content = json.loads(body or b"{}")
+        except ValueError:
+            content = None
+        if isinstance(content, dict):
+            self._handle(content)
+        else:
+            self._answer(400, {"error": "the body is not a JSON object"})
+
+    def _handle(self, content: dict[str, Any]) -> None:
+        try:
+            self._answer(200, self.ask(self.command, self.path, content))
+        except NoSuchThing as error:
+            self._answer(404, {"error": str(error)})
+        except ValueError as error:
+            self._answer(400, {"error": str(error)})
+        except Refused as error:
+            self._answer(409, {"error": str(error)})
+        except (LabError, OSError) as error:
+            logging.exception("%s %s", self.command, self.path)
+            self._answer(500, {"error": str(error)})
+
+    def _answer(self, status: int, content: Any) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        logging.debug("client %s hung up", client_address)

@@ -1,0 +1,120 @@
+"""The DNS responder: authoritative for the lab's zone, over UDP and TCP, from the records the cloud publishes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+
+from .addresses import ZONE, Endpoint
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record set of the zone: what a name and a type answer."""
+
+    name: str
+    type: str
+    ttl: int
+    values: tuple[str, ...]
+
+
+Zone = Mapping[tuple[str, str], Record]
+_APEX = dns.name.from_text(ZONE)
+
+
+def answer(wire: bytes, zone: Zone | None) -> bytes | None:
+    """Answer one query from the zone; None (not read yet) is SERVFAIL. None when it is no query at all."""
+    try:
+        query = dns.message.from_wire(wire, ignore_trailing=True)
+    except dns.exception.DNSException:
+        return None
+    if query.flags & dns.flags.QR:
+        return None
+    reply = dns.message.make_response(query)
+    if query.opcode() != dns.opcode.QUERY or len(query.question) != 1:
+        reply.set_rcode(dns.rcode.NOTIMP)
+        return reply.to_wire()
+    question = query.question[0]
+    if not question.name.is_subdomain(_APEX) or question.rdclass != dns.rdataclass.IN:
+        reply.set_rcode(dns.rcode.REFUSED)
+        return reply.to_wire()
+    if zone is None:
+        reply.set_rcode(dns.rcode.SERVFAIL)
+        return reply.to_wire()
+    reply.flags |= dns.flags.AA
+    _fill(reply, question, zone)
+    return reply.to_wire()
+
+
+def _fill(reply: dns.message.Message, question: dns.rrset.RRset, zone: Zone) -> None:
+    name = question.name.to_text().lower()
+    kind = dns.rdatatype.to_text(question.rdtype)
+    record = zone.get((name, kind))
+    if record is not None:
+        reply.answer.append(dns.rrset.from_text_list(question.name, record.ttl, "IN", record.type, record.values))
+        return
+    if not any(known == name or known.endswith(f".{name}") for known, _ in zone):
+        reply.set_rcode(dns.rcode.NXDOMAIN)
+    if soa := zone.get((f"{ZONE}.", "SOA")):  # tells resolvers how long to remember the no
+        reply.authority.append(dns.rrset.from_text_list(_APEX, soa.ttl, "IN", "SOA", soa.values))
+
+
+class Responder:
+    """Serves `answer` at an address, over UDP and TCP."""
+
+    def __init__(self, listen: Endpoint, zone: Callable[[], Zone | None]) -> None:
+        self._listen = listen
+        self._zone = zone
+        self._udp: asyncio.DatagramTransport | None = None
+        self._tcp: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        address = (self._listen.host, self._listen.port)
+        loop = asyncio.get_running_loop()
+        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self._zone), local_addr=address)
+        self._tcp = await asyncio.start_server(self._serve, *address)
+
+    def close(self) -> None:
+        if self._udp is not None:
+            self._udp.close()
+        if self._tcp is not None:
+            self._tcp.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+            while True:
+                (length,) = struct.unpack("!H", await asyncio.wait_for(reader.readexactly(2), 5))
+                reply = answer(await asyncio.wait_for(reader.readexactly(length), 5), self._zone())
+                if reply is None:
+                    break
+                writer.write(struct.pack("!H", len(reply)) + reply)
+                await writer.drain()
+        writer.close()
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, zone: Callable[[], Zone | None]) -> None:
+        self._zone = zone
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.DatagramTransport):
+            self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        reply = answer(data, self._zone())
+        if reply is not None and self._transport is not None:
+            self._transport.sendto(reply, addr)

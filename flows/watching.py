@@ -1,0 +1,166 @@
+"""What a person who watches needs to know, made from plan and state: now, next, who decides, how much time is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from flows.clock import recovered_at, recovery_deadline
+from flows.events import Choice, Event, Status
+from flows.forecast import forecast
+from flows.state import ExecutionState, StepRecord
+from runbooks.model import Mode
+from runbooks.plan import Plan, PlannedStep
+from tasks.durations import show_seconds
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something that people are asked now."""
+
+    name: str
+    """What `failover approve EXECUTION NAME` calls it."""
+    text: str
+    evidence: tuple[str, ...]
+    covers: tuple[str, ...]
+    deadline: datetime
+    choices: tuple[Choice, ...] = ()
+    """For a failed step; empty means approve or deny."""
+    default: Choice | None = None
+
+
+@dataclass(frozen=True)
+class StepView:
+    """One line of the table."""
+
+    step: str
+    status: str
+    budget: str
+    actual: str
+    text: str
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything on the screen, at one moment."""
+
+    clock: str
+    """Time since the impact, what is left of the RTO, the forecast."""
+    late: bool
+    now: tuple[str, ...]
+    next: tuple[str, ...]
+    questions: tuple[Question, ...]
+    steps: tuple[StepView, ...]
+
+
+def view(plan: Plan, state: ExecutionState, at: datetime, last_seen: Mapping[str, str]) -> View:
+    """Describe an execution at a time. last_seen: what running steps were last seen doing."""
+    running = [step.id for step in plan.steps if _runs(state.step(step.id))]
+    after = [
+        step.id for step in plan.steps
+        if state.step(step.id).started is None and state.step(step.id).status is None
+        and all(name in running or state.step(name).lets_go_on for name in step.after)
+    ]  # fmt: skip
+    clock, late = _clock(plan, state, at)
+    steps = tuple(_line(step, state, at, last_seen.get(step.id, "")) for step in plan.steps)
+    return View(clock, late, tuple(running), tuple(after), questions(state), steps)
+
+
+def questions(state: ExecutionState) -> tuple[Question, ...]:
+    """Everything that people are asked now: gates, manual steps, failed steps."""
+    asked = [
+        Question(name, gate.opened.question, gate.opened.evidence, gate.opened.covers, gate.opened.deadline)
+        for name, gate in state.gates.items()
+        if gate.waiting and gate.opened
+    ]
+    asked += [
+        Question(name, f"{name} failed: {one.opened.reason}", (), (name,), one.opened.deadline, one.opened.options, one.opened.default)
+        for name, one in state.decisions.items()
+        if one.closed is None
+    ]
+    return tuple(asked)
+
+
+def _runs(record: StepRecord) -> bool:
+    return record.started is not None and record.status is None
+
+
+def _clock(plan: Plan, state: ExecutionState, at: datetime) -> tuple[str, bool]:
+    if plan.mode is Mode.dry_run or state.clock_start is None:
+        return "dry run: nothing is changed", False
+    recovered = recovered_at(state, plan)
+    since = f"{show_seconds((recovered or at) - state.clock_start)} since impact"
+    deadline = recovery_deadline(state, plan)
+    if recovered is not None:
+        return f"recovered after {show_seconds(recovered - state.clock_start)} of {show_seconds(plan.rto)}", recovered > deadline
+    left = deadline - at
+    expected = forecast(plan, state, at).recovery
+    told = f"forecast {show_seconds(expected - state.clock_start)}" if expected else "no forecast: a step has failed"
+    over = left < timedelta(0)
+    rest = f"{show_seconds(-left)} OVER the RTO" if over else f"{show_seconds(left)} left of RTO {show_seconds(plan.rto)}"
+    return f"{since} | {rest} | {told}", over or (expected is not None and expected > deadline)
+
+
+def _line(step: PlannedStep, state: ExecutionState, at: datetime, last_seen: str) -> StepView:
+    record = state.step(step.id)
+    waiting = any(state.gate(name).waiting for name in (*step.gates, step.id)) and _runs(record)
+    status = record.status.value if record.status else ("waits" if waiting else "runs" if record.started else "")
+    actual = ""
+    if record.first_started is not None:
+        actual = show_seconds((record.finished or at) - record.first_started)
+    text = record.detail if record.status else last_seen
+    if record.status in {Status.done, Status.rolled_back} and record.describe:
+        text = record.describe
+    return StepView(step.id, status, show_seconds(step.budget), actual, text)
+
+
+def line(event: Event) -> str | None:
+    """An event as one line for a log; None for what people need not read."""
+    from flows import events as e
+
+    match event:
+        case e.ExecutionStarted():
+            return f"start {event.runbook} ({event.mode.value}) for {event.service}, rto {show_seconds(timedelta(seconds=event.rto))}"
+        case e.Resumed():
+            return f"resumed by {event.by} on {event.host}"
+        case e.StepStarted():
+            again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+            return f"{event.step}: starts{again}"
+        case e.GateOpened():
+            evidence = "".join(f"\n    {one}" for one in event.evidence)
+            return f"GATE {event.gate}: {event.question} (until {event.deadline:%H:%M:%S} UTC){evidence}"
+        case e.ApprovalGiven():
+            return f"gate {event.gate}: {event.by} says {event.answer.value}{': ' + event.reason if event.reason else ''}"
+        case e.GateClosed():
+            return f"gate {event.gate}: {'approved' if event.approved else 'refused'}{': ' + event.reason if event.reason else ''}"
+        case e.Acting():
+            return f"{event.step}: {event.describe}"
+        case e.Acted(refused=str()):
+            return f"{event.step}: refused: {event.refused}"
+        case e.StepFinished():
+            return f"{event.step}: {event.status.value.upper()}  {event.detail}"
+        case e.DecisionOpened():
+            options = "|".join(option.value for option in event.options)
+            return f"{event.step} FAILED: {event.reason}; decide {options} (until {event.deadline:%H:%M:%S} UTC, else {event.default.value})"
+        case e.DecisionClosed():
+            return f"{event.step}: {event.by} decides {event.choice.value}{': ' + event.reason if event.reason else ''}"
+        case e.Marked():
+            return f"{event.mark.value} at {event.when:%H:%M:%S.%f} UTC"[:-7] + " UTC"
+        case e.Forecasted():
+            return f"RTO {event.verdict}: recovery is expected at {event.recovery:%H:%M:%S} UTC"
+        case e.StopAsked():
+            return f"stop: {event.by}: {event.reason}; no further change starts"
+        case e.RollbackStarted():
+            left = "".join(f"\n    not undone: {name}: {why}" for name, why in event.left.items())
+            return f"rolling back: {', '.join(event.steps) or 'nothing'}{left}"
+        case e.Undoing():
+            return f"{event.step}: undoing"
+        case e.Interrupted():
+            return f"interrupted: {event.reason}"
+        case e.ExecutionFinished():
+            return f"{event.verdict.value.upper()}: {event.detail}"
+        case e.Noted():
+            return f"note by {event.by}: {event.text}"
+        case _:
+            return None

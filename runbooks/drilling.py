@@ -1,0 +1,70 @@
+"""Drills: the drill targets stand for the live ones, one for one, and no drill touches what a live run touches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from runbooks.arguments import Arguments, build
+from runbooks.drafts import Draft
+from runbooks.findings import Findings
+from runbooks.loader import Loaded
+from runbooks.model import Mode, Runbook
+from runbooks.values import Values
+from tasks.contract import Change
+from tasks.registry import action_type
+
+
+def can_drill(runbook: Runbook) -> bool:
+    """Whether the runbook is meant to be drilled: it has drill targets, or nothing that it could touch."""
+    return bool(runbook.targets.drill) or not (runbook.targets.live or any(_acts_in_a_drill(runbook)))
+
+
+def _acts_in_a_drill(runbook: Runbook) -> list[str]:
+    acting = []
+    for step in runbook.steps:
+        if step.uses is None or step.drill != "run":
+            continue
+        try:
+            found = action_type(step.uses)
+        except Exception:  # noqa: BLE001 - noted where the step is planned
+            continue
+        if found is not None and issubclass(found, Change):
+            acting.append(step.id)
+    return acting
+
+
+def check_drill(loaded: Loaded, mode: Mode, drafts: Mapping[str, Draft], values: Values, findings: Findings) -> None:
+    """Note what keeps a drill from being safe; in other modes only that there can be none."""
+    if mode is not Mode.drill:
+        if not can_drill(loaded.runbook):
+            findings.warn(("targets",), "there are no drill targets, so this runbook cannot be rehearsed; add targets.drill")
+        return
+    live, drill = loaded.runbook.targets.live, loaded.runbook.targets.drill
+    for name in live:
+        if name not in drill:
+            findings.add(("targets", "drill"), f"has no '{name}', which targets.live has; a drill needs the same names", key=True)
+    for name in drill:
+        if name not in live:
+            findings.add(("targets", "drill", name), "is not in targets.live; both have the same names", key=True)
+    quiet = Findings(loaded.tree)
+    live_values = Values(values.inputs, values.questions, "live", live, quiet)
+    live_values.check_targets()
+    changes = [one for one in drafts.values() if one.change is not None]
+    touched = {_target(one, live_values, 0) for one in changes}
+    for one in (change for change in changes if change.acts):
+        target = _target(one, values, 1)
+        if target is not None and target in touched:
+            findings.add((*one.path, "uses"), f"a drill would touch what a live run touches ({target}); "
+                         "name it in targets, with another value under drill")
+
+
+def _target(one: Draft, values: Values, variant: int) -> str | None:
+    """What the step changes, with stand-ins for what is not known yet; None where that cannot be told."""
+    if one.action is None:
+        return None
+    filled = values.fill(one.step.with_, (*one.path, "with"))
+    try:
+        built = build(Arguments(one.action, one.step.with_, filled, ()), variant)
+        return built.target if isinstance(built, Change) else None
+    except Exception:  # noqa: BLE001 - what is wrong with the arguments is noted elsewhere
+        return None

@@ -1,0 +1,92 @@
+"""Rules that keep a runbook from making an outage worse, and its budgets within the RTO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from runbooks.drafts import Draft, runs_whenever
+from runbooks.findings import Findings
+from runbooks.gating import is_reversible
+from runbooks.graph import Graph, Parts
+from runbooks.model import Mode
+from runbooks.plan import CriticalPath, GateRule
+from tasks.durations import format_duration
+
+
+def check_undo(drafts: Mapping[str, Draft], findings: Findings) -> None:
+    """An irreversible change needs people's approval."""
+    for draft in drafts.values():
+        if draft.acts and not is_reversible(draft) and not draft.covered_by:
+            findings.add((*draft.path, "uses"), f"{draft.step.uses} cannot be undone and has no gate; add `gate:` here, "
+                         "or name the step in the `covers` of a gate before it")
+
+
+def check_fences(drafts: Mapping[str, Draft], graph: Graph, findings: Findings) -> None:
+    """A step that makes a second writer possible needs a fence before it on every run."""
+    for draft in drafts.values():
+        if draft.change is None or not draft.change.makes_writer:
+            continue
+        before = [drafts[step] for step in graph.upstream(draft.id)]
+        fences = [each for each in before if each.change is not None and each.change.fences]
+        reasons = {fence.id: _no_fence(fence, draft) for fence in fences}
+        draft.fenced_by = tuple(step for step, reason in reasons.items() if reason is None)
+        unknown = any(each.action is None and each.step.uses for each in before)  # may well be a misspelt fence
+        if not draft.acts or draft.fenced_by or unknown:
+            continue
+        why = "".join(f"; '{step}' {reason}" for step, reason in reasons.items())
+        findings.add((*draft.path, "uses"), f"{draft.step.uses} makes a second writer possible and no fence holds before it on "
+                     f"every run{why or '; add a step that fences the old primary, such as postgres.fence'}")
+
+
+def _no_fence(fence: Draft, draft: Draft) -> str | None:
+    if not runs_whenever(fence, draft):
+        return "is left out in this mode" if fence.never else "may be skipped; give both the same `when`"
+    if fence.mode is Mode.drill and fence.step.drill == "simulate":
+        return "only looks in a drill; let it run, or simulate both"
+    if fence.handles:
+        return f"runs only when '{fence.handles[0]}' fails"
+    if fence.on_failure not in ("ask", "halt", "roll-back"):
+        return f"lets the run go on when it fails (on_failure: {fence.on_failure}); write halt"
+    return None
+
+
+def check_recovery(goals: Sequence[str], drafts: Mapping[str, Draft], graph: Graph, findings: Findings) -> None:
+    """Recovery should be seen, not assumed: a probe or a person after the last change."""
+    looking = [goal for goal in goals if drafts[goal].change is None]
+    for step in graph.order:
+        counts = step in goals or any(graph.is_before(step, goal) for goal in goals)
+        if drafts[step].acts and counts and not any(graph.is_before(step, goal) for goal in looking):
+            findings.warn(("recovered_when",), f"nothing looks at the service after '{step}'; "
+                          "name a probe or a manual step that comes after it")
+
+
+def critical_path(
+    goals: Sequence[str], drafts: Mapping[str, Draft], graph: Graph, gates: Sequence[GateRule]
+) -> CriticalPath:
+    """The longest chain of budgets and gates to recovery; handlers of failures and steps left out take no time."""
+    by_step = {gate.step: gate for gate in gates}
+
+    def cost(step: str) -> Parts:
+        draft = drafts[step]
+        if draft.never or draft.handles:
+            return ()
+        own = (step, draft.budget)
+        return (_waiting(by_step[step], draft.mode), own) if step in by_step else (own,)
+
+    return graph.longest(goals, cost)
+
+
+def _waiting(gate: GateRule, mode: Mode) -> tuple[str, timedelta]:
+    opens_itself = mode is Mode.drill and "drill" in gate.rule.preapprove
+    wait = timedelta(0) if opens_itself else gate.rule.timeout if gate.rule.budget is None else gate.rule.budget
+    return f"gate {gate.name}", wait
+
+
+def check_budgets(path: CriticalPath, rto: timedelta, findings: Findings) -> None:
+    """What the runbook plans to take must fit into the RTO."""
+    if path.total > rto:
+        parts = ", ".join(f"{name} {format_duration(time)}" for name, time in path.parts[:20])
+        more = ", …" if len(path.parts) > 20 else ""
+        findings.whole(f"budgets and gates on the critical path add up to {format_duration(path.total)}, "
+                       f"over the rto of {format_duration(rto)}: {parts}{more}")

@@ -1,0 +1,196 @@
+"""How a node is fenced and how we know: through its provider, by commands, or through itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.clients import Clients, Late
+from tasks.errors import ActionFailed
+from tasks.postgres_fence import ByCommand, ByControl, Fence, Fencing, HostState
+from tasks.postgres_server import asking
+
+if TYPE_CHECKING:
+    from tasks.postgres_server import Server
+
+# Sessions that can write: clients', and appliers of logical replication. Ours are told by role and application_name.
+_NODE = """
+SELECT (SELECT system_identifier::text FROM pg_control_system()), pg_is_in_recovery(),
+       current_setting('server_version_num')::int,
+       count(*) FILTER (WHERE usename IS DISTINCT FROM session_user OR application_name <> %(ours)s),
+       count(*) FILTER (WHERE usename = session_user AND application_name <> %(ours)s)
+FROM pg_stat_activity
+WHERE backend_type IN ('client backend', 'logical replication worker', 'logical replication apply worker',
+                       'logical replication parallel worker', 'logical replication tablesync worker')
+  AND pid <> pg_backend_pid()"""
+_HOST_STATES: dict[object, HostState] = {
+    "running": "running",
+    "frozen": "frozen",
+    "stopping": "stopping",
+    "stopped": "stopped",
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """What the node's PostgreSQL says of itself."""
+
+    system_id: str
+    in_recovery: bool
+    server_version: int
+    sessions: int
+    shared_role: int
+
+
+def look(step: Fence, clients: Clients) -> Fencing:
+    """Ask the node and the one who can stop it; raises ActionFailed where neither could be asked."""
+    key = f"node {step.node.name}"
+    answer = clients.parallel({key: lambda: _ask_node(step.node, clients)}, step.patience)[key]
+    if isinstance(answer, Exception) and not isinstance(answer, ActionFailed):
+        raise answer
+    node = answer if isinstance(answer, Node) else None
+    said = _why(answer)
+    if step.method.sql is not None:
+        return _look_sql(step, node, said, clients)
+    state, stays_off, told = _ask_provider(step, clients)
+    contradiction = ", and yet it" if node and state == "stopped" else ", it"
+    return Fencing(
+        method=step.method.kind,
+        reachable=node is not None,
+        state=state,
+        stays_off=stays_off,
+        evidence=f"{step.node.name}: {told}{contradiction} {said}",
+        **_of(node),
+    )
+
+
+def fence(step: Fence, clients: Clients) -> None:
+    """Stop the node, or make it reject its clients."""
+    if step.method.control:
+        _stop_by_control(step.method.control, clients)
+    elif step.method.command:
+        _stop_by_command(step.method.command, clients)
+    else:
+        from tasks.postgres_reject import reject_clients
+
+        reject_clients(step.node, clients)
+
+
+def _look_sql(step: Fence, node: Node | None, said: str, clients: Clients) -> Fencing:
+    from tasks.postgres_reject import rejects
+
+    if node is None:
+        raise ActionFailed(
+            f"{step.node.name} {said}, so method sql can neither fence it nor tell; use control or command",
+            attempted=f"look at {step.node.name}",
+            retry=True,
+        )
+    rejecting, told = rejects(step.node, step.method.sql.as_client if step.method.sql else None, clients)
+    return Fencing(
+        method="sql",
+        reachable=True,
+        state="rejecting" if rejecting else "running",
+        stays_off=rejecting,
+        evidence=f"{step.node.name}: {told}, {node.sessions} client session(s) left",
+        **_of(node),
+    )
+
+
+def _of(node: Node | None) -> dict[str, Any]:
+    if node is None:
+        return {}
+    return {
+        "system_id": node.system_id,
+        "in_recovery": node.in_recovery,
+        "sessions": node.sessions,
+        "shared_role": node.shared_role,
+        "server_version": node.server_version,
+    }
+
+
+def _ask_node(server: Server, clients: Clients) -> Node:
+    with asking(server, "look at the old primary"):
+        row = clients.postgres(server).execute(_NODE, {"ours": server.application_name}).fetchone()
+    assert row is not None
+    return Node(*row)
+
+
+def _why(answer: Node | ActionFailed | Exception | Late) -> str:
+    if isinstance(answer, Node):
+        return "answers as a standby" if answer.in_recovery else "answers as a primary"
+    if isinstance(answer, Late):
+        return f"gives no answer within {answer.after.total_seconds():g}s"
+    return f"gives no session ({getattr(answer, 'reason', answer)})"
+
+
+def _ask_provider(step: Fence, clients: Clients) -> tuple[HostState, bool, str]:
+    if step.method.command:
+        return _ask_command(step.method.command, clients)
+    assert step.method.control is not None
+    return _ask_control(step.method.control, clients)
+
+
+def _ask_control(control: ByControl, clients: Clients) -> tuple[HostState, bool, str]:
+    answer = _call(control.url, "GET", clients)
+    try:
+        body = answer.json()
+        state = _HOST_STATES[body["state"]]
+        stays_off = body.get("stays_off", False) is True
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ActionFailed(
+            f"{control.url} gave no state; expected JSON with `state` (running, frozen, stopping, stopped) and `stays_off`",
+            attempted=f"GET {control.url}",
+        ) from None
+    return state, stays_off, f"its provider says {state}" + (" and stays off" if stays_off else "")
+
+
+def _ask_command(command: ByCommand, clients: Clients) -> tuple[HostState, bool, str]:
+    ended = clients.command(command.status)
+    if ended.returncode == 0:
+        return "stopped", True, f"'{command.status[0]}' says stopped for good"
+    if ended.returncode == 1:
+        return "running", False, f"'{command.status[0]}' says not stopped"
+    raise ActionFailed(
+        f"'{command.status[0]}' could not tell: exit status {ended.returncode}{_last(ended.stderr)}",
+        attempted=command.status[0],
+        code=str(ended.returncode),
+        retry=True,
+    )
+
+
+def _stop_by_control(control: ByControl, clients: Clients) -> None:
+    _call(control.url.rstrip("/") + "/stop", "POST", clients)
+
+
+def _stop_by_command(command: ByCommand, clients: Clients) -> None:
+    ended = clients.command(command.stop)
+    if ended.returncode != 0:
+        raise ActionFailed(
+            f"'{command.stop[0]}' failed: exit status {ended.returncode}{_last(ended.stderr)}",
+            attempted=command.stop[0],
+            code=str(ended.returncode),
+            retry=True,
+        )
+
+
+def _call(url: str, method: str, clients: Clients) -> Any:
+    import httpx
+
+    try:
+        answer = clients.http().request(method, url, headers={"Connection": "close"})
+    except httpx.HTTPError as error:  # perhaps it was done and only the answer is lost: looking again tells
+        what = str(error) or type(error).__name__
+        raise ActionFailed(f"{method} {url} got no answer: {what}", attempted=f"{method} {url}", retry=True) from None
+    if answer.is_success:
+        return answer
+    raise ActionFailed(
+        f"{method} {url} was answered HTTP {answer.status_code}",
+        attempted=f"{method} {url}",
+        code=str(answer.status_code),
+        retry=answer.status_code in (409, 429) or answer.status_code >= 500,
+    )
+
+
+def _last(text: str) -> str:
+    lines = text.strip().splitlines()
+    return f", {lines[-1][:200]}" if lines else ""

@@ -1,0 +1,185 @@
+"""Make sure that the old primary takes no more writes, and say how that is known."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.clients import Clients
+from tasks.contract import Change, Duration, Frozen, Plane, Seen
+from tasks.postgres_server import Server
+
+HostState = Literal["running", "frozen", "stopping", "stopped", "rejecting"]
+
+
+class ByControl(Frozen):
+    """A control endpoint that stops the host and keeps it off."""
+
+    url: str = Field(
+        description="GET gives JSON with `state` and `stays_off`; POST to it + '/stop' stops the host for good.",
+        examples=["http://127.0.0.1:7000/nodes/east"],
+        pattern="^https?://",
+    )
+
+
+class ByCommand(Frozen):
+    """Commands, run without a shell, that stop the host and tell whether it is stopped."""
+
+    stop: tuple[str, ...] = Field(description="Stops the host so that it stays off.", min_length=1)
+    status: tuple[str, ...] = Field(
+        description="Exit 0: stopped for good; 1: not; anything else: could not ask.", min_length=1
+    )
+
+
+class BySql(Frozen):
+    """Reject everyone but the engine's role in the node's pg_hba.conf, and end all other sessions.
+
+    Needs PostgreSQL 16, a superuser role that only the engine uses, and a node that still answers. Written to the node's
+    own file, so it survives a restart and is not replicated to the standby, as REVOKE or ALTER DATABASE would be.
+    """
+
+    as_client: Server | None = Field(
+        None, description="A client's credentials: the fence holds only when their connection is refused."
+    )
+
+
+class Method(Frozen):
+    """How the node is fenced: exactly one of control, command, sql."""
+
+    control: ByControl | None = Field(None, description="Through a control endpoint.")
+    command: ByCommand | None = Field(None, description="By commands.")
+    sql: BySql | None = Field(None, description="Through the node itself, while it answers.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Method:
+        named = [kind for kind in ("control", "command", "sql") if getattr(self, kind) is not None]
+        if len(named) != 1:
+            raise ValueError(f"method names {' and '.join(named) or 'nothing'}; write one of control, command, sql")
+        return self
+
+    @property
+    def kind(self) -> Literal["control", "command", "sql"]:
+        """Which way it is."""
+        return "control" if self.control else "command" if self.command else "sql"
+
+
+class Fencing(Frozen):
+    """What is known of the old primary."""
+
+    method: Literal["control", "command", "sql"] = Field(description="How it is fenced.")
+    reachable: bool = Field(description="Whether the node's PostgreSQL answered us.")
+    state: HostState = Field(description="running, frozen, stopping, stopped, or rejecting (sql: clients are refused).")
+    stays_off: bool = Field(description="Whether that survives a restart of the node.")
+    system_id: str | None = Field(None, description="System identifier of the node, as far as it ever answered.")
+    in_recovery: bool | None = Field(None, description="Whether the node is a standby; null: it did not answer.")
+    sessions: int | None = Field(None, description="Client sessions on it that are not ours; null: not known.")
+    shared_role: int = Field(0, description="sql: sessions of the engine's role that are not the engine's.")
+    server_version: int | None = Field(None, description="Version of the node's PostgreSQL, such as 160014.")
+    held_since: datetime | None = Field(None, description="First look of those in a row at which the fence held.")
+    evidence: str = Field(description="How we know, in one line.")
+
+    @property
+    def holds(self) -> bool:
+        """No write can be acknowledged by this node any more, not after a restart either."""
+        off = self.state in ("stopped", "rejecting") and self.stays_off
+        return off and (not self.reachable or (self.state == "rejecting" and self.sessions == 0))
+
+
+class Fence(Change[Fencing]):
+    """Stop the old primary for good, or make it refuse every client, and show the evidence.
+
+    Never fences a node that answers as a standby or as another system. Not undone by us: releasing a fence makes a
+    second writer, so it belongs to the runbook that returns.
+    """
+
+    name: ClassVar[str] = "postgres.fence"
+    budget: ClassVar[timedelta] = timedelta(seconds=10)
+    interval: ClassVar[timedelta] = timedelta(milliseconds=50)
+    libraries: ClassVar[tuple[str, ...]] = ("httpx", "psycopg")
+    fences: ClassVar[bool] = True
+    plane: ClassVar[Plane] = Plane.control
+    resend: ClassVar[timedelta | None] = timedelta(
+        seconds=1
+    )  # stopping twice harms nothing; a session may have slipped in
+
+    node: Server = Field(description="The old primary.")
+    method: Method = Field(description="How to fence it: one of control, command, sql.")
+    system_id: str | None = Field(
+        None,
+        description="System identifier it must have where it answers.",
+        examples=["${steps.replication.system_id}"],
+    )
+    if_unreachable: Literal["refuse"] = Field(
+        "refuse", description="What counts when it can be neither reached nor fenced: nothing, so the step fails."
+    )
+    patience: Duration = Field(timedelta(seconds=1), description="Longest wait for the node itself to answer.")
+
+    @property
+    def target(self) -> str:
+        """The old primary."""
+        return f"postgres:{self.node.name}"
+
+    def observe(self, clients: Clients) -> Fencing:
+        """Ask the provider and the node itself."""
+        from tasks.fence_methods import look
+
+        return look(self, clients)
+
+    def done(self, state: Fencing) -> bool:
+        """The fence holds, survives a restart, and nothing contradicts it."""
+        return state.holds
+
+    def fold(self, earlier: Seen[Fencing] | None, now: Seen[Fencing]) -> Fencing:
+        """Keep what the node said of itself while it answered, and since when the fence holds."""
+        before, state = earlier.state if earlier else None, now.state
+        known = {} if before is None else {"system_id": state.system_id or before.system_id}
+        since = before.held_since if before and before.holds else None
+        return state.model_copy(update={**known, "held_since": (since or now.at) if state.holds else None})
+
+    def explain(self, state: Fencing) -> str:
+        """Say the evidence."""
+        return state.evidence
+
+    def describe(self, before: Fencing) -> str:
+        """Say what is stopped and how."""
+        how = {
+            "control": "stop it through its provider",
+            "command": f"run '{self._stop_command}'",
+            "sql": "reject its clients",
+        }
+        return f"fence {self.node.name}: {before.state} -> {'rejecting' if self.method.sql else 'stopped'}, {how[self.method.kind]}"
+
+    @property
+    def _stop_command(self) -> str:
+        return self.method.command.stop[0] if self.method.command else ""
+
+    def underway(self, state: Fencing) -> bool:
+        """It is stopping."""
+        return state.state == "stopping"
+
+    def refuse(self, before: Fencing) -> str | None:
+        """Refuse a node that is not the old primary, and a fence that could not hold."""
+        if before.in_recovery:
+            return f"{self.node.name} is a standby (in recovery), not the old primary; name the primary as `node`"
+        if self.system_id and before.system_id and before.system_id != self.system_id:
+            return (
+                f"{self.node.name} belongs to system {before.system_id}, expected {self.system_id}; name the right node"
+            )
+        if self.method.sql is None:
+            return None
+        if before.server_version is not None and before.server_version < 160000:
+            return f"{self.node.name} runs PostgreSQL {before.server_version // 10000}, method sql needs 16; use control or command"
+        if before.shared_role:
+            return (
+                f"role '{self.node.user}' on {self.node.name} is also used by {before.shared_role} session(s) that are not "
+                "the engine's, so they could write past the fence; give the engine a role of its own"
+            )
+        return None
+
+    def act(self, before: Fencing, clients: Clients) -> None:
+        """Stop the node, or reject its clients."""
+        from tasks.fence_methods import fence
+
+        fence(self, clients)

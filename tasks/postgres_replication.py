@@ -1,0 +1,93 @@
+"""See how far a standby follows its primary, and what a promotion now would lose."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from pydantic import Field
+
+from tasks.clients import Clients
+from tasks.contract import Duration, Frozen, Probe
+from tasks.postgres_server import Heartbeat, Server
+
+
+class Replica(Frozen):
+    """A standby as the primary sees it (pg_stat_replication)."""
+
+    name: str = Field(description="application_name of the stream.")
+    state: str = Field(description="streaming, catchup, …")
+    sync_state: str = Field(description="async, potential, sync or quorum.")
+    lag_bytes: int | None = Field(description="WAL the primary wrote and this replica has not flushed.")
+
+
+class Following(Frozen):
+    """A standby's place behind its primary."""
+
+    system_id: str = Field(description="System identifier of the cluster the standby belongs to.")
+    timeline: int = Field(description="Timeline the standby follows.")
+    in_recovery: bool = Field(description="Whether it is a standby at all.")
+    attached: bool = Field(description="Whether it receives from a primary now.")
+    receiver: str | None = Field(description="Status of its WAL receiver; null when there is none.")
+    received_lsn: str | None = Field(description="Last WAL position received and flushed.")
+    replayed_lsn: str | None = Field(description="Last WAL position replayed.")
+    replay_paused: bool = Field(description="Whether replay is paused.")
+    last_replayed_at: datetime | None = Field(description="When the last transaction it replayed was committed.")
+    heartbeat_at: datetime | None = Field(description="Newest heartbeat that reached the standby.")
+    lag_seconds: float | None = Field(description="Age of what the standby shows, by heartbeat, else by last replay.")
+    lag_bytes: int | None = Field(description="WAL the primary wrote and the standby lacks; null: primary not asked.")
+    loss_at_least_seconds: float = Field(description="A promotion now loses at least so much.")
+    loss_at_most_seconds: float | None = Field(
+        description="… and at most so much; null: not known without a heartbeat."
+    )
+    primary_answers: bool | None = Field(description="Whether the primary answered; null: none was named.")
+    primary_system_id: str | None = Field(description="The primary's system identifier, where it answered.")
+    synchronous: bool | None = Field(description="Whether a replica of the primary is synchronous, where it answered.")
+    replicas: tuple[Replica, ...] = Field(description="The primary's replicas, where it answered.")
+    logical_slots: tuple[str, ...] = Field(description="Logical slots on the primary that a promotion may lose.")
+    detail: str = Field(description="What could not be asked and why; empty when all was.")
+
+
+class Replication(Probe[Following]):
+    """Report how far a standby follows its primary and what promoting it now would lose, as a range.
+
+    The loss is a range: replay lag says nothing about WAL that was never received. Its upper end is the age of the last
+    heartbeat that reached the standby; it compares two hosts' clocks, so keep them in step.
+    """
+
+    name: ClassVar[str] = "postgres.replication"
+    budget: ClassVar[timedelta] = timedelta(seconds=5)
+    libraries: ClassVar[tuple[str, ...]] = ("psycopg",)
+
+    standby: Server = Field(description="The standby to report on.")
+    primary: Server | None = Field(None, description="Its primary, asked too where it still answers.")
+    heartbeat: Heartbeat | None = Field(None, description="Row that bounds the loss.")
+    max_lag: Duration | None = Field(
+        None,
+        description="Done only while attached and no more behind than this. Unset: done once reported.",
+        examples=["5s"],
+    )
+    patience: Duration = Field(timedelta(seconds=1), description="Longest wait for the primary.")
+
+    def observe(self, clients: Clients) -> Following:
+        """Ask the standby, and the primary where it answers."""
+        from tasks.postgres_facts import following
+
+        return following(self.standby, self.primary, self.heartbeat, clients, self.patience)
+
+    def done(self, state: Following) -> bool:
+        """Reported, and near enough where `max_lag` is set."""
+        if self.max_lag is None:
+            return True
+        behind = state.lag_seconds
+        return state.attached and behind is not None and behind <= self.max_lag.total_seconds()
+
+    def explain(self, state: Following) -> str:
+        """Say where the standby is."""
+        role = "standby" if state.in_recovery else "primary"
+        stream = "attached" if state.attached else "not attached"
+        most = "unknown" if state.loss_at_most_seconds is None else f"{state.loss_at_most_seconds:.1f} s"
+        return (
+            f"{role} of system {state.system_id}, timeline {state.timeline}, {stream}, received {state.received_lsn}, "
+            f"replayed {state.replayed_lsn}, loss {state.loss_at_least_seconds:.1f} s to {most}"
+        )

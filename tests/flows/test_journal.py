@@ -1,0 +1,203 @@
+"""What every journal promises; the suite runs on each implementation."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from flows.events import Answer, Noted
+from flows.journal import Busy, Conflict, Held, Holder, Journal, JournalError, LeaseLost, SaidAboutGate
+from flows.journal_sqlite import SqliteJournal
+from tests.flows.world import Set, make_plan, started, step
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TTL = timedelta(seconds=15)
+
+
+@pytest.fixture
+def journal(tmp_path: Path):
+    journal = SqliteJournal(tmp_path / "folder" / "journal.db", wait=timedelta(seconds=20))
+    yield journal
+    journal.close()
+
+
+def holder(execution: str, name: str = "") -> Holder:
+    return Holder(execution, name or f"{execution}/1", "host", 1, "boot")
+
+
+def begin(journal: Journal, execution: str = "e1", at: datetime = NOW) -> int:
+    return journal.append(execution, 0, [started(make_plan(step("a", Set)), at)])
+
+
+def note(text: str = "x", at: datetime = NOW) -> Noted:
+    return Noted(at=at, text=text)
+
+
+def test_what_was_appended_is_read_by_another_connection(journal: SqliteJournal) -> None:
+    number = begin(journal)
+    assert journal.append("e1", number, [note("a"), note("b")]) == 3
+    other = SqliteJournal(Path(journal.place))
+    assert [n for n, _ in other.read("e1")] == [1, 2, 3]
+    assert other.read("e1", after=2)[0][1] == note("b")
+    other.close()
+
+
+def test_a_second_writer_of_an_execution_conflicts(journal: Journal) -> None:
+    number = begin(journal)
+    journal.append("e1", number, [note()])
+    with pytest.raises(Conflict):
+        journal.append("e1", number, [note()])
+
+
+def test_events_can_be_neither_changed_nor_removed(journal: SqliteJournal) -> None:
+    begin(journal)
+    other = sqlite3.connect(journal.place)
+    for statement in ("UPDATE events SET body = '{}'", "DELETE FROM events"):
+        with pytest.raises(sqlite3.IntegrityError):
+            other.execute(statement)
+    other.close()
+
+
+def test_a_changed_a_removed_and_a_reordered_event_are_found(journal: SqliteJournal) -> None:
+    number = begin(journal)
+    journal.append("e1", number, [note("a"), note("b"), note("c")])
+    assert journal.verify("e1") == []
+    other = sqlite3.connect(journal.place, isolation_level=None)
+    other.execute("DROP TRIGGER events_stay")
+    other.execute("DROP TRIGGER events_remain")
+    for spoil, mend in (
+        ("UPDATE events SET body = replace(body, '\"a\"', '\"z\"')", "UPDATE events SET body = replace(body, '\"z\"', '\"a\"')"),
+        ("UPDATE events SET number = 9 WHERE number = 3", "UPDATE events SET number = 3 WHERE number = 9"),
+        ("DELETE FROM events WHERE number = 2", ""),
+    ):
+        other.execute(spoil)
+        assert journal.verify("e1") != [], spoil
+        if mend:
+            other.execute(mend)
+            assert journal.verify("e1") == [], mend
+    other.close()
+
+
+def test_only_the_owner_may_read_the_file(journal: SqliteJournal) -> None:
+    path = Path(journal.place)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_the_inbox_keeps_order_and_time(journal: Journal) -> None:
+    first = journal.put("e1", SaidAboutGate(gate="go", answer=Answer.deny, by="kim"), NOW)
+    second = journal.put("e1", SaidAboutGate(gate="go", answer=Answer.approve, by="kim"), NOW)
+    journal.put("other", SaidAboutGate(gate="go", answer=Answer.approve, by="kim"), NOW)
+    assert [one.number for one in journal.inbox("e1")] == [first, second]
+    assert journal.inbox("e1", after=first)[0].said.answer is Answer.approve
+
+
+def test_executions_are_listed_newest_first_and_found_by_their_beginning(journal: Journal) -> None:
+    begin(journal, "aa1", NOW)
+    begin(journal, "ab2", NOW + timedelta(seconds=1))
+    assert [one.execution for one in journal.executions()] == ["ab2", "aa1"]
+    assert sorted(journal.find("a")) == ["aa1", "ab2"]
+    assert journal.find("ab") == ["ab2"]
+
+
+def test_leases_are_taken_all_or_none(journal: Journal) -> None:
+    assert isinstance(journal.acquire(["a", "b"], holder("e1"), TTL, NOW), Held)
+    busy = journal.acquire(["c", "b"], holder("e2"), TTL, NOW)
+    assert isinstance(busy, Busy)
+    assert (busy.target, busy.holder.execution, busy.until) == ("b", "e1", NOW + TTL)
+    assert isinstance(journal.acquire(["c"], holder("e2"), TTL, NOW), Held)
+
+
+def test_an_expired_lease_goes_to_another_with_a_greater_token(journal: Journal) -> None:
+    first = journal.acquire(["a"], holder("e1"), TTL, NOW)
+    again = journal.acquire(["a"], holder("e1"), TTL, NOW + TTL / 2)
+    later = journal.acquire(["a"], holder("e2"), TTL, NOW + TTL * 2)
+    assert isinstance(first, Held)
+    assert isinstance(again, Held)
+    assert isinstance(later, Held)
+    assert first.tokens == again.tokens == {"a": 1}
+    assert later.tokens == {"a": 2}
+
+
+def test_an_act_cannot_be_announced_without_the_lease(journal: Journal) -> None:
+    number = begin(journal)
+    with pytest.raises(LeaseLost):
+        journal.append("e1", number, [note()], lease=holder("e1"))
+    journal.acquire(["a"], holder("e1"), TTL, NOW)
+    number = journal.append("e1", number, [note()], lease=holder("e1"))
+    with pytest.raises(LeaseLost):
+        journal.append("e1", number, [note(at=NOW + TTL * 2)], lease=holder("e1"))
+    journal.acquire(["a"], holder("e2"), TTL, NOW + TTL * 2)
+    with pytest.raises(LeaseLost):
+        journal.append("e1", number, [note()], lease=holder("e1"))
+    assert len(journal.read("e1")) == 2
+
+
+def test_a_lost_lease_is_not_renewed(journal: Journal) -> None:
+    journal.acquire(["a"], holder("e1"), TTL, NOW)
+    assert journal.renew(holder("e1"), TTL, NOW + TTL / 2) == NOW + TTL * 1.5
+    with pytest.raises(LeaseLost):
+        journal.renew(holder("e1"), TTL, NOW + TTL * 3)
+
+
+def test_released_leases_are_free_at_once(journal: Journal) -> None:
+    journal.acquire(["a"], holder("e1"), TTL, NOW)
+    journal.release(holder("e1"), NOW)
+    assert isinstance(journal.acquire(["a"], holder("e2"), TTL, NOW), Held)
+
+
+def test_many_writers_lose_nothing(journal: SqliteJournal) -> None:
+    def write(name: str) -> None:
+        mine = SqliteJournal(Path(journal.place), wait=timedelta(seconds=60))
+        number = begin(mine, name)
+        for count in range(20):
+            number = mine.append(name, number, [note(str(count))])
+        mine.close()
+
+    threads = [threading.Thread(target=write, args=(f"e{count}",)) for count in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for count in range(4):
+        assert len(journal.read(f"e{count}")) == 21
+        assert journal.verify(f"e{count}") == []
+
+
+def test_a_process_killed_while_writing_leaves_a_whole_journal(journal: SqliteJournal) -> None:
+    script = (
+        "import sys; from pathlib import Path; from datetime import datetime, UTC\n"
+        "from flows.journal_sqlite import SqliteJournal; from flows.events import Noted\n"
+        "journal = SqliteJournal(Path(sys.argv[1])); number = 1\n"
+        "while True:\n"
+        "    number = journal.append('e1', number, [Noted(at=datetime.now(UTC), text='x' * 500)] * 5)\n"
+        "    print(number, flush=True)\n"
+    )
+    begin(journal)
+    with subprocess.Popen([sys.executable, "-c", script, journal.place], stdout=subprocess.PIPE, text=True,
+                          cwd=Path(__file__).parents[2]) as child:  # fmt: skip
+        said = 0
+        for _ in range(40):
+            said = int(child.stdout.readline())
+        child.kill()
+    rows = journal.read("e1")
+    assert len(rows) >= said
+    assert (len(rows) - 1) % 5 == 0
+    assert journal.verify("e1") == []
+
+
+def test_a_journal_that_cannot_be_opened_says_where_and_why(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.write_bytes(b"this is no database" * 100)
+    with pytest.raises(JournalError, match=r"journal\.db"):
+        SqliteJournal(path)
+    with pytest.raises(JournalError):
+        SqliteJournal(Path(os.devnull) / "journal.db")
