@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from runbooks.fields import Types, describe, fits, is_scalar, is_secret, leaves, sample
-from runbooks.findings import Findings
 from runbooks.model_errors import explain
 from runbooks.references import Reference, whole
 from runbooks.values import Values, holes
@@ -34,12 +33,12 @@ class Arguments:
         return leaves((self.action,), self.filled)
 
 
-def check_arguments(arguments: Arguments, source: Source, values: Values, findings: Findings) -> None:
+def check_arguments(arguments: Arguments, source: Source, values: Values) -> None:
     """Note every missing, unknown or wrong field, and references and literals where they do not belong."""
 
     def add(path: Path, message: str, *, key: bool = False) -> None:
         where = (*arguments.base, *path)
-        findings.add(where, message, key=key, at=values.origin(arguments.written, arguments.base, path))
+        values.findings.add(where, message, key=key, at=values.origin(arguments.written, arguments.base, path))
 
     covered: set[Path] = set()
     uncertain: set[Path] = set()
@@ -52,14 +51,14 @@ def check_arguments(arguments: Arguments, source: Source, values: Values, findin
         else:
             for message in _open_problems(value, found, wanted, source):
                 add(path, message)
-        if found or isinstance(value, str) and "${" in value:
+        if found or (isinstance(value, str) and "${" in value):
             covered.add(path)
             if not all(reference.secret for reference in found) or not found:
                 uncertain.update(path[:length] for length in range(len(path)))
     try:
         build(arguments)
     except ValidationError as error:
-        for path, message, on_key in explain(error, arguments.action, arguments.filled):
+        for path, message, on_key in explain(error, arguments.action, arguments.filled, values.findings.names):
             if path not in uncertain and not any(path[:length] in covered for length in range(len(path) + 1)):
                 add(path, message + _help(arguments.action, path, message), key=on_key)
     except Exception as error:  # noqa: BLE001 - a validator of somebody else's action
@@ -71,7 +70,9 @@ def _secret_problem(value: Any, found: tuple[Reference, ...]) -> str | None:
     if value is None:
         return None
     if shown := [str(reference) for reference in found if not reference.secret]:
-        return f"a secret cannot come from {shown[0]}, which is shown and recorded; write ${{env.NAME}} or ${{file.PATH}}"
+        return (
+            f"a secret cannot come from {shown[0]}, which is shown and recorded; write ${{env.NAME}} or ${{file.PATH}}"
+        )
     if not found:
         return "a secret does not belong in a runbook or an input; write ${env.NAME} or ${file.PATH}"
     return None

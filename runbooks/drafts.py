@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from runbooks.findings import Findings, shorten
+from runbooks.graph import Graph
 from runbooks.model import ON_FAILURE, Mode, Step
 from runbooks.plan import Condition
 from runbooks.references import Reference
@@ -94,12 +95,34 @@ class Draft:
             return self.step.title
         if self.action is None:
             return self.manual or self.id
-        return self.action.summary or next(iter((self.action.__doc__ or self.action.name).strip().splitlines())).rstrip(".")
+        return self.action.summary or next(iter((self.action.__doc__ or self.action.name).strip().splitlines())).rstrip(
+            "."
+        )
+
+
+@dataclass(frozen=True)
+class Board:
+    """All drafts of a runbook by id, in the order of the file, how they hang together, and what is wrong with them."""
+
+    drafts: Mapping[str, Draft]
+    graph: Graph
+    findings: Findings
+
+    def add(self, path: Path, message: str, *, key: bool = False) -> None:
+        """Note a problem."""
+        self.findings.add(path, message, key=key)
+
+    def nearest(self, step: str) -> str:
+        """Suggest the step that was meant, as the end of a message."""
+        return self.findings.names.nearest(step, self.drafts)
 
 
 def implied(condition: Condition, by: tuple[Condition, ...]) -> bool:
     """Whether one of the conditions `by` makes this one true."""
-    return any(one.subject == condition.subject and set(map(_key, one.values)) <= set(map(_key, condition.values)) for one in by)
+    return any(
+        one.subject == condition.subject and set(map(_key, one.values)) <= set(map(_key, condition.values))
+        for one in by
+    )
 
 
 def _key(value: Any) -> tuple[str, Any]:
@@ -108,13 +131,14 @@ def _key(value: Any) -> tuple[str, Any]:
 
 def runs_whenever(one: Draft, other: Draft) -> bool:
     """Whether `one` runs on every run on which `other` does, as far as `when` and `drill` decide."""
-    return other.never or not one.never and all(implied(condition, other.conditions) for condition in one.conditions)
+    return other.never or (not one.never and all(implied(condition, other.conditions) for condition in one.conditions))
 
 
-def draft(index: int, step: Step, mode: Mode, values: Values, findings: Findings) -> Draft:
+def draft(index: int, step: Step, mode: Mode, values: Values) -> Draft:
     """Look up the action and fill in what is known; note what is wrong with the step by itself."""
     path: Path = ("steps", index)
-    found = Draft(index, step, mode, _action(step, path, values, findings))
+    findings = values.findings
+    found = Draft(index, step, mode, _action(step, path, findings))
     if step.uses is None and step.manual is None:
         findings.add(path, "says neither `uses` (an action) nor `manual` (what a person does)")
     elif step.uses is not None and step.manual is not None:
@@ -133,14 +157,16 @@ def draft(index: int, step: Step, mode: Mode, values: Values, findings: Findings
     found.filled = values.fill(step.with_, (*path, "with"))
     found.on_failure = step.on_failure or ("halt" if found.change is not None and found.change.fences else "ask")
     if found.timeout < found.budget:
-        findings.warn((*path, "timeout"), "is shorter than the budget, so the step never has its whole budget", key=True)
+        findings.warn(
+            (*path, "timeout"), "is shorter than the budget, so the step never has its whole budget", key=True
+        )
     for name, time in (("budget", step.budget), ("timeout", step.timeout)):
         if time is not None and time <= timedelta(0):
             findings.add((*path, name), "must be longer than 0s")
     return found
 
 
-def _action(step: Step, path: Path, values: Values, findings: Findings) -> ActionType | None:
+def _action(step: Step, path: Path, findings: Findings) -> ActionType | None:
     if step.uses is None:
         return None
     try:
@@ -149,7 +175,9 @@ def _action(step: Step, path: Path, values: Values, findings: Findings) -> Actio
         findings.add((*path, "uses"), f"'{step.uses}' cannot be loaded: {type(error).__name__}: {error}")
         return None
     if found is None:
-        findings.add((*path, "uses"), f"there is no action {shorten(step.uses)}{values.names.nearest(step.uses, names())}")
+        findings.add(
+            (*path, "uses"), f"there is no action {shorten(step.uses)}{findings.names.nearest(step.uses, names())}"
+        )
     return found
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from runbooks.arguments import Arguments, build
-from runbooks.drafts import Draft
+from runbooks.drafts import Board, Draft
 from runbooks.findings import Findings
 from runbooks.loader import Loaded
 from runbooks.model import Mode, Runbook
@@ -33,29 +31,38 @@ def _acts_in_a_drill(runbook: Runbook) -> list[str]:
     return acting
 
 
-def check_drill(loaded: Loaded, mode: Mode, drafts: Mapping[str, Draft], values: Values, findings: Findings) -> None:
+def check_drill(loaded: Loaded, mode: Mode, board: Board, values: Values) -> None:
     """Note what keeps a drill from being safe; in other modes only that there can be none."""
     if mode is not Mode.drill:
         if not can_drill(loaded.runbook):
-            findings.warn(("targets",), "there are no drill targets, so this runbook cannot be rehearsed; add targets.drill")
+            board.findings.warn(
+                ("targets",), "there are no drill targets, so this runbook cannot be rehearsed; add targets.drill"
+            )
         return
     live, drill = loaded.runbook.targets.live, loaded.runbook.targets.drill
     for name in live:
         if name not in drill:
-            findings.add(("targets", "drill"), f"has no '{name}', which targets.live has; a drill needs the same names", key=True)
+            board.add(
+                ("targets", "drill"), f"has no '{name}', which targets.live has; a drill needs the same names", key=True
+            )
     for name in drill:
         if name not in live:
-            findings.add(("targets", "drill", name), "is not in targets.live; both have the same names", key=True)
+            board.add(("targets", "drill", name), "is not in targets.live; both have the same names", key=True)
     quiet = Findings(loaded.tree)
     live_values = Values(values.inputs, values.questions, "live", live, quiet)
     live_values.check_targets()
-    changes = [one for one in drafts.values() if one.change is not None]
-    touched = {_target(one, live_values, 0) for one in changes}
+    changes = [one for one in board.drafts.values() if one.change is not None]
+    touched = {
+        _target(one, live_values, 0) for one in changes
+    }  # other stand-ins than the drill's, lest two unknowns agree
     for one in (change for change in changes if change.acts):
         target = _target(one, values, 1)
         if target is not None and target in touched:
-            findings.add((*one.path, "uses"), f"a drill would touch what a live run touches ({target}); "
-                         "name it in targets, with another value under drill")
+            board.add(
+                (*one.path, "uses"),
+                f"a drill would touch what a live run touches ({target}); "
+                "name it in targets, with another value under drill",
+            )
 
 
 def _target(one: Draft, values: Values, variant: int) -> str | None:
@@ -65,6 +72,8 @@ def _target(one: Draft, values: Values, variant: int) -> str | None:
     filled = values.fill(one.step.with_, (*one.path, "with"))
     try:
         built = build(Arguments(one.action, one.step.with_, filled, ()), variant)
-        return built.target if isinstance(built, Change) else None
+        target = built.target if isinstance(built, Change) else None
     except Exception:  # noqa: BLE001 - what is wrong with the arguments is noted elsewhere
         return None
+    endpoint = getattr(built, "endpoint", None)  # another provider's account: the same names there are other things
+    return f"{target} at {endpoint}" if target and endpoint else target

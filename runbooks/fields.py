@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import date, datetime, timedelta
 from enum import Enum
 from types import NoneType, UnionType
@@ -78,13 +79,19 @@ def is_model(one: Any) -> bool:
     return isinstance(one, type) and issubclass(one, BaseModel)
 
 
+def is_literal(one: Any) -> bool:
+    """Whether a type is one of constant values."""
+    origin: Any = get_origin(one)
+    return origin is Literal
+
+
 def _container(one: Any) -> str:
     origin = get_origin(one) or one
     if not isinstance(origin, type) or issubclass(origin, str | bytes):
         return ""
     if issubclass(origin, Mapping):
         return "a mapping"
-    return "a list" if issubclass(origin, Sequence | Set) else ""
+    return "a list" if issubclass(origin, Sequence | AbstractSet) else ""
 
 
 def _items(one: Any) -> Types:
@@ -116,7 +123,7 @@ def _likely(types: Types, value: Mapping[str, Any]) -> Types:
 def _constants_fit(model: type[BaseModel], value: Mapping[str, Any]) -> bool:
     for name, field in fields_of(model).items():
         options = alternatives(field.annotation)
-        if name in value and len(options) == 1 and get_origin(options[0]) is Literal:
+        if name in value and len(options) == 1 and is_literal(options[0]):
             item = value[name]
             if not isinstance(item, str | int) or item not in get_args(options[0]):
                 return False
@@ -130,7 +137,7 @@ def is_secret(types: Types) -> bool:
 
 def kinds(one: Any) -> set[str]:
     """The kinds of value that a type stands for; empty when it cannot be known."""
-    if get_origin(one) is Literal:
+    if is_literal(one):
         return {kind for option in get_args(one) for kind in kinds(type(option))}
     if isinstance(one, type) and issubclass(one, Enum):
         return {kind for member in one for kind in kinds(type(member.value))}
@@ -183,7 +190,7 @@ def describe(types: Types) -> str:
 def sample(types: Types, variant: int = 0) -> Any:
     """A value that a field of these types takes, to stand for one that is not known yet; variants differ."""
     for one in types:
-        if get_origin(one) is Literal:
+        if is_literal(one):
             return get_args(one)[min(variant, len(get_args(one)) - 1)]
         if is_model(one):
             return one.model_construct()

@@ -14,6 +14,25 @@ MOST_SUGGESTIONS = 300
 MOST_CANDIDATES = 200
 
 
+class Names:
+    """Suggest the nearest known name, within bounds: a file of a thousand wrong names must not take minutes."""
+
+    def __init__(self) -> None:
+        self._left = MOST_SUGGESTIONS
+
+    def nearest(self, word: str, known: Iterable[str]) -> str:
+        """'; did you mean 'x'?' or what there is, as the end of a message."""
+        names = sorted(known) if self._left > 0 else []
+        if not names:
+            return ""
+        self._left -= 1
+        if len(word) <= 63 and len(names) <= MOST_CANDIDATES:
+            lower = {name.lower(): name for name in names}
+            if found := get_close_matches(word.lower(), lower, n=1, cutoff=0.6):
+                return f"; did you mean '{lower[found[0]]}'?"
+        return f"; known: {', '.join(names[:12])}" + (", …" if len(names) > 12 else "")
+
+
 @dataclass
 class Findings:
     """What was found in one file, in the order in which it was found."""
@@ -21,6 +40,7 @@ class Findings:
     tree: Tree
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    names: Names = field(default_factory=Names)
 
     def add(self, path: Path, message: str, *, key: bool = False, at: Path | None = None) -> None:
         """Note a problem of the value at `path` (or of its key); `at`: another path where it stands in the file."""
@@ -38,25 +58,6 @@ class Findings:
         where = at or path
         place = self.tree.key_place(where) if key else self.tree.place(where)
         return Problem(place, show_path(path, step_name(self.tree.value, path)), message)
-
-
-class Names:
-    """Suggest the nearest known name, within bounds: a file of a thousand wrong names must not take minutes."""
-
-    def __init__(self) -> None:
-        self._left = MOST_SUGGESTIONS
-
-    def nearest(self, word: str, known: Iterable[str]) -> str:
-        """'; did you mean 'x'?' or what there is, as the end of a message."""
-        names = sorted(known)
-        if not names:
-            return ""
-        if self._left > 0 and len(word) <= 63 and len(names) <= MOST_CANDIDATES:
-            self._left -= 1
-            lower = {name.lower(): name for name in names}
-            if found := get_close_matches(word.lower(), lower, n=1, cutoff=0.6):
-                return f"; did you mean '{lower[found[0]]}'?"
-        return f"; known: {', '.join(names[:12])}" + (", …" if len(names) > 12 else "")
 
 
 def shorten(value: Any, longest: int = 60) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from runbooks.findings import Findings, Names, shorten
+from runbooks.findings import Findings, shorten
 from runbooks.model import Input, InputType
 from runbooks.scalars import DIGITS
 from tasks.durations import format_duration, parse_duration
@@ -25,10 +25,11 @@ def read_inputs(
 
     leave_open: a required input without an answer is left out instead of being a problem, to check a runbook alone.
     """
-    names = Names()
     for name in answers:
         if name not in questions:
-            findings.add(("inputs",), f"'{name}' is no input of this runbook{names.nearest(str(name), questions)}")
+            findings.add(
+                ("inputs",), f"'{name}' is no input of this runbook{findings.names.nearest(str(name), questions)}"
+            )
     values: dict[str, Any] = {}
     for name, question in questions.items():
         default = check_question(name, question, findings)
@@ -53,7 +54,9 @@ def check_question(name: str, question: Input, findings: Findings) -> Any:
     if question.type is InputType.choice and not question.choices:
         findings.add(("inputs", name), "a choice needs `choices`", key=True)
     if question.type is not InputType.choice and question.choices:
-        findings.add(("inputs", name, "choices"), f"only a choice has choices, and this is a {question.type.value}", key=True)
+        findings.add(
+            ("inputs", name, "choices"), f"only a choice has choices, and this is a {question.type.value}", key=True
+        )
     if len(set(question.choices)) < len(question.choices):
         findings.add(("inputs", name, "choices"), "names a choice twice")
     for bound in ("min", "max"):
@@ -182,7 +185,7 @@ def _number(value: Any) -> float | int:
         value = int(value) if value.is_integer() and abs(value) < 10**15 else value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{shorten(value)} is not a number; write {_NUMBER}")
-    if isinstance(value, int) and abs(value) >= 10**DIGITS or isinstance(value, float) and not math.isfinite(value):
+    if (isinstance(value, int) and abs(value) >= 10**DIGITS) or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"is too large for a number; write {_NUMBER}")
     return value
 
@@ -200,7 +203,9 @@ def _time(value: Any) -> datetime:
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise ValueError(f"{shorten(value)} is not a time; write it with its zone, such as 2026-11-21T03:04:05Z") from None
+            raise ValueError(
+                f"{shorten(value)} is not a time; write it with its zone, such as 2026-11-21T03:04:05Z"
+            ) from None
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise ValueError(f"{shorten(value)} is not a time with a zone; write it as 2026-11-21T03:04:05Z")
     try:

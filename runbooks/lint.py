@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
-from runbooks.drafts import Draft, runs_whenever
-from runbooks.findings import Findings
+from runbooks.drafts import Board, Draft, runs_whenever
 from runbooks.gating import is_reversible
-from runbooks.graph import Graph, Parts
+from runbooks.graph import Parts
 from runbooks.model import Mode
 from runbooks.plan import CriticalPath, GateRule
 from tasks.durations import format_duration
 
 
-def check_undo(drafts: Mapping[str, Draft], findings: Findings) -> None:
+def check_undo(board: Board) -> None:
     """An irreversible change needs people's approval."""
-    for draft in drafts.values():
+    for draft in board.drafts.values():
         if draft.acts and not is_reversible(draft) and not draft.covered_by:
-            findings.add((*draft.path, "uses"), f"{draft.step.uses} cannot be undone and has no gate; add `gate:` here, "
-                         "or name the step in the `covers` of a gate before it")
+            board.add(
+                (*draft.path, "uses"),
+                f"{draft.step.uses} cannot be undone and has no gate; add `gate:` here, "
+                "or name the step in the `covers` of a gate before it",
+            )
 
 
-def check_fences(drafts: Mapping[str, Draft], graph: Graph, findings: Findings) -> None:
+def check_fences(board: Board) -> None:
     """A step that makes a second writer possible needs a fence before it on every run."""
-    for draft in drafts.values():
+    for draft in board.drafts.values():
         if draft.change is None or not draft.change.makes_writer:
             continue
-        before = [drafts[step] for step in graph.upstream(draft.id)]
+        before = [board.drafts[step] for step in board.graph.upstream(draft.id)]
         fences = [each for each in before if each.change is not None and each.change.fences]
         reasons = {fence.id: _no_fence(fence, draft) for fence in fences}
         draft.fenced_by = tuple(step for step, reason in reasons.items() if reason is None)
@@ -35,8 +37,11 @@ def check_fences(drafts: Mapping[str, Draft], graph: Graph, findings: Findings) 
         if not draft.acts or draft.fenced_by or unknown:
             continue
         why = "".join(f"; '{step}' {reason}" for step, reason in reasons.items())
-        findings.add((*draft.path, "uses"), f"{draft.step.uses} makes a second writer possible and no fence holds before it on "
-                     f"every run{why or '; add a step that fences the old primary, such as postgres.fence'}")
+        board.add(
+            (*draft.path, "uses"),
+            f"{draft.step.uses} makes a second writer possible and no fence holds before it on "
+            f"every run{why or '; add a step that fences the old primary, such as postgres.fence'}",
+        )
 
 
 def _no_fence(fence: Draft, draft: Draft) -> str | None:
@@ -51,30 +56,30 @@ def _no_fence(fence: Draft, draft: Draft) -> str | None:
     return None
 
 
-def check_recovery(goals: Sequence[str], drafts: Mapping[str, Draft], graph: Graph, findings: Findings) -> None:
+def check_recovery(goals: Sequence[str], board: Board) -> None:
     """Recovery should be seen, not assumed: a probe or a person after the last change."""
-    looking = [goal for goal in goals if drafts[goal].change is None]
-    for step in graph.order:
-        counts = step in goals or any(graph.is_before(step, goal) for goal in goals)
-        if drafts[step].acts and counts and not any(graph.is_before(step, goal) for goal in looking):
-            findings.warn(("recovered_when",), f"nothing looks at the service after '{step}'; "
-                          "name a probe or a manual step that comes after it")
+    looking = [goal for goal in goals if board.drafts[goal].change is None]
+    for step in board.graph.order:
+        counts = step in goals or any(board.graph.is_before(step, goal) for goal in goals)
+        if board.drafts[step].acts and counts and not any(board.graph.is_before(step, goal) for goal in looking):
+            board.findings.warn(
+                ("recovered_when",),
+                f"nothing looks at the service after '{step}'; name a probe or a manual step that comes after it",
+            )
 
 
-def critical_path(
-    goals: Sequence[str], drafts: Mapping[str, Draft], graph: Graph, gates: Sequence[GateRule]
-) -> CriticalPath:
+def critical_path(goals: Sequence[str], board: Board, gates: Sequence[GateRule]) -> CriticalPath:
     """The longest chain of budgets and gates to recovery; handlers of failures and steps left out take no time."""
     by_step = {gate.step: gate for gate in gates}
 
     def cost(step: str) -> Parts:
-        draft = drafts[step]
+        draft = board.drafts[step]
         if draft.never or draft.handles:
             return ()
         own = (step, draft.budget)
         return (_waiting(by_step[step], draft.mode), own) if step in by_step else (own,)
 
-    return graph.longest(goals, cost)
+    return board.graph.longest(goals, cost)
 
 
 def _waiting(gate: GateRule, mode: Mode) -> tuple[str, timedelta]:
@@ -83,10 +88,12 @@ def _waiting(gate: GateRule, mode: Mode) -> tuple[str, timedelta]:
     return f"gate {gate.name}", wait
 
 
-def check_budgets(path: CriticalPath, rto: timedelta, findings: Findings) -> None:
+def check_budgets(path: CriticalPath, rto: timedelta, board: Board) -> None:
     """What the runbook plans to take must fit into the RTO."""
     if path.total > rto:
         parts = ", ".join(f"{name} {format_duration(time)}" for name, time in path.parts[:20])
         more = ", …" if len(path.parts) > 20 else ""
-        findings.whole(f"budgets and gates on the critical path add up to {format_duration(path.total)}, "
-                       f"over the rto of {format_duration(rto)}: {parts}{more}")
+        board.findings.whole(
+            f"budgets and gates on the critical path add up to {format_duration(path.total)}, "
+            f"over the rto of {format_duration(rto)}: {parts}{more}"
+        )

@@ -12,7 +12,7 @@ from runbooks.findings import Findings
 from runbooks.model import Runbook
 from runbooks.model_errors import report
 from runbooks.problems import Place, Problem, RunbookError
-from runbooks.yaml_tree import MOST_BYTES, Path, Tree, compose, decode
+from runbooks.yaml_tree import MOST_BYTES, Tree, compose, decode
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -27,7 +27,7 @@ class Loaded:
     tree: Tree
 
     def place(self, *path: str | int) -> Place:
-        """Where a value stands: place('steps', 2, 'with', 'fence'); the nearest thing around it when it is not there."""
+        """Tell where the value at a path stands, or the nearest thing around it when it is not there."""
         return self.tree.place(path)
 
 
@@ -61,7 +61,9 @@ def validate(model: type[Model], tree: Tree) -> Model:
     findings = Findings(tree, list(tree.problems))
     if not isinstance(tree.value, dict):
         if not tree.problems:
-            findings.add((), "is empty" if tree.value is None else "is not a mapping; write `schema: failover/v1` and so on")
+            findings.add(
+                (), "is empty" if tree.value is None else "is not a mapping; write `schema: failover/v1` and so on"
+            )
         raise RunbookError(findings.problems)
     try:
         valid = model.model_validate(tree.value, by_alias=True, by_name=False)
@@ -70,6 +72,3 @@ def validate(model: type[Model], tree: Tree) -> Model:
     if findings.problems:
         raise RunbookError(findings.problems)
     return valid
-
-
-__all__ = ["Loaded", "Path", "load", "load_text", "read", "validate"]

@@ -47,8 +47,12 @@ class Objectives(Part):
     """What recovery is measured against: times of its own, or a tier of runbooks/tiers.yaml."""
 
     rto: Duration | None = Field(None, description="Longest time from impact to recovery, such as 15m.")
-    rpo: Duration | None = Field(None, description="Longest span of acknowledged data that may be lost, such as 1m; 0s for none.")
-    tier: str | None = Field(None, description="A tier as set/name, such as clients/premium; rto and rpo given beside it win.")
+    rpo: Duration | None = Field(
+        None, description="Longest span of acknowledged data that may be lost, such as 1m; 0s for none."
+    )
+    tier: str | None = Field(
+        None, description="A tier as set/name, such as clients/premium; rto and rpo given beside it win."
+    )
 
 
 class InputType(StrEnum):
@@ -67,10 +71,14 @@ class InputType(StrEnum):
 class Input(Part):
     """One question that starting a run asks; it becomes a field of the form in the Prefect UI."""
 
-    type: InputType = Field(strict=False, description="text, integer, number, boolean, choice, duration, time or list (of texts).")
+    type: InputType = Field(
+        strict=False, description="text, integer, number, boolean, choice, duration, time or list (of texts)."
+    )
     title: str | None = Field(None, description="Label in the form; the name when missing.")
     description: str | None = Field(None, description="Help in the form.")
-    default: Any = Field(None, description="Value when nobody gives one; without a default the input is required, unless optional.")
+    default: Any = Field(
+        None, description="Value when nobody gives one; without a default the input is required, unless optional."
+    )
     optional: bool = Field(False, description="Whether it may stay empty.")
     min: Scalar | None = Field(None, description="Smallest value, shortest text or list.")
     max: Scalar | None = Field(None, description="Largest value, longest text or list.")
@@ -80,14 +88,18 @@ class Input(Part):
 class Approval(Part):
     """A gate: people must approve before the steps it covers may act."""
 
-    name: Slug | None = Field(None, description="What `failover approve EXECUTION NAME` calls it; the step's id when missing.")
+    name: Slug | None = Field(
+        None, description="What `failover approve EXECUTION NAME` calls it; the step's id when missing."
+    )
     title: str | None = Field(None, description="The question that is put to people.")
     covers: Slugs = Field((), description="Further steps, all after this one, that this approval lets act.")
     approvers: Texts = Field((), description="Who may answer; anyone with a name when empty.")
     quorum: int = Field(1, ge=1, le=20, description="How many different people must approve; one deny refuses.")
     exclude_initiator: bool = Field(False, description="Whether the person who started the run may not approve.")
     timeout: Duration = Field(timedelta(minutes=15), description="How long to wait for an answer.")
-    on_timeout: Literal["refuse", "proceed"] = Field("refuse", description="What silence means; proceed only over reversible changes.")
+    on_timeout: Literal["refuse", "proceed"] = Field(
+        "refuse", description="What silence means; proceed only over reversible changes."
+    )
     budget: Duration | None = Field(None, description="Share of the RTO for people's time; the timeout when missing.")
     escalate_to: Texts = Field((), description="Who may answer as well after half of the timeout.")
     preapprove: Annotated[tuple[Literal["drill"], ...], BeforeValidator(_as_list)] = Field(
@@ -115,7 +127,9 @@ class Step(Part):
     uses: str | None = Field(None, description="The action, such as postgres.promote; see the action reference.")
     manual: str | None = Field(None, description="What a person does and then confirms, instead of an action.")
     with_: dict[FieldName, Any] = Field(default_factory=dict, alias="with", description="The action's inputs.")
-    after: Slugs | None = Field(None, description="Steps it waits for; the step before it when missing; [] starts at once.")
+    after: Slugs | None = Field(
+        None, description="Steps it waits for; the step before it when missing; [] starts at once."
+    )
     when: dict[str, Any] = Field(
         default_factory=dict,
         description="Runs only when all hold: mode, severity, disposition or ${steps.id.field}, each a value or a list.",
@@ -144,8 +158,12 @@ Value = Any
 class Targets(Part):
     """Named values per mode, so that a drill never touches what a live run touches."""
 
-    live: dict[FieldName, Value] = Field(default_factory=dict, description="What a live run changes; a dry run looks at it.")
-    drill: dict[FieldName, Value] = Field(default_factory=dict, description="What a drill changes, under the same names.")
+    live: dict[FieldName, Value] = Field(
+        default_factory=dict, description="What a live run changes; a dry run looks at it."
+    )
+    drill: dict[FieldName, Value] = Field(
+        default_factory=dict, description="What a drill changes, under the same names."
+    )
 
 
 class Runbook(Part):
@@ -160,7 +178,9 @@ class Runbook(Part):
     objectives: Objectives = Field(description="RTO and RPO.")
     inputs: dict[FieldName, Input] = Field(default_factory=dict, description="What starting a run asks.")
     targets: Targets = Field(default_factory=Targets, description="What a run touches.")
-    steps: Annotated[tuple[Step, ...], BeforeValidator(_tuple)] = Field(min_length=1, max_length=1000, description="The work.")
+    steps: Annotated[tuple[Step, ...], BeforeValidator(_tuple)] = Field(
+        min_length=1, max_length=1000, description="The work."
+    )
     recovered_when: Slugs = Field(min_length=1, description="Steps whose success means that the service is back.")
     failback: Slug | None = Field(None, description="The runbook that returns home.")
     comms: Comms = Field(default_factory=Comms, description="Where progress is told.")

@@ -34,19 +34,21 @@ _LIMITS = {
 
 def report(error: ValidationError, model: type[BaseModel], findings: Findings) -> None:
     """Note every error of a file that was validated as a whole."""
-    for path, message, on_key in explain(error, model, findings.tree.value):
+    for path, message, on_key in explain(error, model, findings.tree.value, findings.names):
         if not any(path[:length] in findings.tree.doubtful for length in range(len(path) + 1)):
             findings.add(path, message, key=on_key)
 
 
-def explain(error: ValidationError, model: type[BaseModel], value: Any) -> Iterator[tuple[Path, str, bool]]:
+def explain(
+    error: ValidationError, model: type[BaseModel], value: Any, names: Names
+) -> Iterator[tuple[Path, str, bool]]:
     """For every error its path in the value that was validated, a message, and whether the key is wrong."""
-    names = Names()
     grouped: dict[Path, list[ErrorDetails]] = {}
     for one in error.errors(include_url=False):
         grouped.setdefault(_in_tree(one["loc"], value, one["type"]), []).append(one)
+    around = {path[:length] for path in grouped for length in range(len(path))}
     for path, errors in grouped.items():
-        if errors[0]["type"] == "too_short" and any(other[: len(path)] == path for other in grouped if other != path):
+        if errors[0]["type"] == "too_short" and path in around:
             continue  # pydantic counts only the good entries
         on_key = errors[0]["type"] == "extra_forbidden" or errors[0]["loc"][-1:] == ("[key]",)
         yield path, _message(errors, model_at(model, path), names), on_key
@@ -56,9 +58,9 @@ def _in_tree(loc: tuple[str | int, ...], value: Any, kind: str) -> Path:
     """The part of pydantic's location that exists in the file; it also names alternatives and '[key]'."""
     path: list[str | int] = []
     for index, part in enumerate(loc):
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+        if (isinstance(value, Mapping) and part in value) or (
+            isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
+        ):
             value = value[part]
         else:
             if kind == "missing" and index == len(loc) - 1:
@@ -111,7 +113,9 @@ def _wrong_type(value: Any, wanted: list[str]) -> str:
 
 def _pattern_hint(pattern: str) -> str:
     if pattern.startswith("^[a-z][a-z0-9_"):
-        return "; start with a small letter and go on with small letters, digits and _" + (" or -" if "-]" in pattern else "")
+        return "; start with a small letter and go on with small letters, digits and _" + (
+            " or -" if "-]" in pattern else ""
+        )
     return ""
 
 

@@ -126,7 +126,9 @@ class Plan:
 
 
 def look_up_in(
-    outputs: Mapping[str, BaseModel | Mapping[str, Any]], run: Mapping[str, str], environ: Mapping[str, str] | None = None
+    outputs: Mapping[str, BaseModel | Mapping[str, Any]],
+    run: Mapping[str, str],
+    environ: Mapping[str, str] | None = None,
 ) -> Callable[[Reference], Any]:
     """Resolve what the plan left open: outputs of steps, facts of the run, secrets of the environment.
 

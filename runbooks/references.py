@@ -40,8 +40,10 @@ def parse(text: str) -> Reference:
     scope, _, rest = text.partition(".")
     shown = f"${{{text if len(text) <= 60 else text[:50] + '…'}}}"
     if scope not in SCOPES or not rest:
-        raise ValueError(f"{shown} is no reference; references are ${{inputs.x}}, ${{target.x}}, ${{steps.id.field}}, "
-                         "${env.NAME}, ${file.PATH} and ${run.x}")
+        raise ValueError(
+            f"{shown} is no reference; references are ${{inputs.x}}, ${{target.x}}, ${{steps.id.field}}, "
+            "${env.NAME}, ${file.PATH} and ${run.x}"
+        )
     path = (rest,) if scope in SECRET_SCOPES else tuple(rest.split("."))
     if scope != "file" and not all(_NAME.fullmatch(part) for part in path):
         raise ValueError(f"{shown} is no reference; there are no expressions, only names joined by dots")
@@ -119,4 +121,6 @@ def as_text(value: Any) -> str:
         return format_duration(value)
     if isinstance(value, str | int | float):
         return str(value)
-    raise ValueError("has no value" if value is None else f"is a {type(value).__name__}; only text, numbers and times can")
+    raise ValueError(
+        "has no value" if value is None else f"is a {type(value).__name__}; only text, numbers and times can"
+    )

@@ -37,16 +37,20 @@ class Surprise:
     message: str
 
 
-def read_plain(word: str) -> str | int | float | bool | None | Surprise:
+def read_plain(word: str) -> str | int | float | bool | Surprise | None:
     """Tell what an unquoted scalar stands for; a Surprise when its author may have meant something else."""
     if word in _WORDS:
         return _WORDS[word]
     if _INTEGER.fullmatch(word):
         if len(word) > DIGITS:
-            return Surprise(word, f'{_short(word)} has more than {DIGITS} digits; put it in quotes to keep it as text')
+            return Surprise(word, f"{_short(word)} has more than {DIGITS} digits; put it in quotes to keep it as text")
         return int(word)
     if _DECIMAL.fullmatch(word):
-        return float(word) if len(word) <= 2 * DIGITS else Surprise(word, f"{_short(word)} is too long for a number; {_quote(word)}")
+        return (
+            float(word)
+            if len(word) <= 2 * DIGITS
+            else Surprise(word, f"{_short(word)} is too long for a number; {_quote(word)}")
+        )
     message = _surprise(word)
     return Surprise(word, message) if message else word
 
@@ -59,14 +63,18 @@ def _surprise(word: str) -> str | None:
     if _NOTHING.fullmatch(word):
         return f"{shown} without quotes means nothing at all; write null or leave it empty, or {_quote(word)}"
     if _CLOCK.fullmatch(word):
-        return f"{shown} without quotes is a number in base 60 to some YAML readers; " \
-               f"write a time with units, such as 1m30s, or {_quote(word)}"
+        return (
+            f"{shown} without quotes is a number in base 60 to some YAML readers; "
+            f"write a time with units, such as 1m30s, or {_quote(word)}"
+        )
     if _DATE.fullmatch(word):
         return f"{shown} without quotes is a date to some YAML readers; {_quote(word)}"
     if _OTHER_BASE.fullmatch(word):
         return f"{shown} is a number in another base; write it in base 10, or {_quote(word)}"
     if _LEADING_ZERO.fullmatch(word):
-        return f"{shown} starts with a zero, which is base 8 to some YAML readers; leave the zero out, or {_quote(word)}"
+        return (
+            f"{shown} starts with a zero, which is base 8 to some YAML readers; leave the zero out, or {_quote(word)}"
+        )
     if _UNDERSCORES.fullmatch(word):
         return f"{shown} holds underscores; leave them out of a number, or {_quote(word)}"
     if _EXPONENT.fullmatch(word):
@@ -74,7 +82,9 @@ def _surprise(word: str) -> str | None:
     if _ENDLESS.fullmatch(word):
         return f"{shown} is no number to count with; write a real number, or {_quote(word)}"
     if _LOOSE.fullmatch(word):
-        return f"{shown} is an unusual number; write digits on both sides of the point and no plus sign, or {_quote(word)}"
+        return (
+            f"{shown} is an unusual number; write digits on both sides of the point and no plus sign, or {_quote(word)}"
+        )
     return f"{shown} has a meaning of its own in YAML; {_quote(word)}" if word in ("=", "<<") else None
 
 

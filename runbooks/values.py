@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-from runbooks.findings import Findings, Names
+from runbooks.findings import Findings
 from runbooks.references import Reference, found_in, replace, whole
 from runbooks.yaml_tree import Path
 
@@ -52,7 +52,6 @@ class Values:
     """Where given, what env and file name must be there."""
     used: set[str] = field(default_factory=set)
     """'inputs.x' and 'target.x' that something refers to."""
-    names: Names = field(default_factory=Names)
     _resolved: dict[str, Any] = field(default_factory=dict)
     _left: int = MOST_EXPANDED
 
@@ -103,7 +102,7 @@ class Values:
         if reference.scope == "inputs":
             self.used.add(f"inputs.{name}")
             if name not in self.questions:
-                return f"there is no such input{self.names.nearest(name, self.questions)}"
+                return f"there is no such input{self.findings.names.nearest(name, self.questions)}"
             return "an input has no fields; write ${inputs." + name + "}" if len(reference.path) > 1 else None
         if reference.scope == "target":
             self.used.add(f"target.{name}")
@@ -120,7 +119,7 @@ class Values:
             try:
                 value = _entry(value, part)
             except LookupError:
-                near = self.names.nearest(part, value if isinstance(value, Mapping) else ())
+                near = self.findings.names.nearest(part, value if isinstance(value, Mapping) else ())
                 if index:
                     return f"'{reference.path[index - 1]}' has no '{part}'{near}"
                 return f"targets.{self.section} has no '{part}'" + (near or f"; add it under targets.{self.section}")

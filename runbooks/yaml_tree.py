@@ -77,7 +77,9 @@ def decode(data: bytes | str, file: str) -> str:
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             column = error.start - data.rfind(b"\n", 0, error.start)
-            raise RunbookError([Problem(Place(file, line, column), "", "is not UTF-8 text; save it as UTF-8")]) from None
+            raise RunbookError(
+                [Problem(Place(file, line, column), "", "is not UTF-8 text; save it as UTF-8")]
+            ) from None
     else:
         text = data
     text = text.removeprefix("\ufeff")
@@ -102,7 +104,9 @@ def compose(text: str, file: str) -> Tree:
     except yaml.MarkedYAMLError as error:
         raise RunbookError([*composer.problems(), _syntax(error, text, file)]) from None
     except (yaml.YAMLError, RecursionError) as error:  # what its reader refuses was refused by decode()
-        raise RunbookError([*composer.problems(), Problem(Place(file), "", f"is not YAML: {type(error).__name__}")]) from None
+        raise RunbookError(
+            [*composer.problems(), Problem(Place(file), "", f"is not YAML: {type(error).__name__}")]
+        ) from None
     doubtful = frozenset(path for path, _, _ in composer.found)
     return Tree(file, value, composer.values, composer.keys, composer.problems(value), doubtful)
 
@@ -113,7 +117,9 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
         return Problem(Place(file), "", f"is not YAML: {error.problem}")
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
-    return Problem(Place(file, mark.line + 1, mark.column + 1), "", f"is not YAML: {error.problem}{_hint(line, mark.column)}")
+    return Problem(
+        Place(file, mark.line + 1, mark.column + 1), "", f"is not YAML: {error.problem}{_hint(line, mark.column)}"
+    )
 
 
 def _hint(line: str, column: int) -> str:
@@ -156,12 +162,13 @@ class _Composer:
         if len(path) > DEEPEST:
             self.stop(event, f"is nested more than {DEEPEST} deep; a runbook is flatter")
         if isinstance(event, AliasEvent):
-            self.report(path, event, f"*{event.anchor} is an alias; write the value out")
+            self.report(path, event, f"*{_short(str(event.anchor))} is an alias; write the value out")
             return None
-        if event.anchor is not None:
-            self.report(path, event, f"&{event.anchor} is an anchor; write the value out where it is needed")
-        if event.tag is not None:
-            self.report(path, event, f"{event.tag} is a tag; leave it out")
+        anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+        if anchor is not None:
+            self.report(path, event, f"&{_short(anchor)} is an anchor; write the value out where it is needed")
+        if tag is not None:
+            self.report(path, event, f"{_short(tag)} is a tag; leave it out")
         if isinstance(event, MappingStartEvent):
             return self.mapping(events, path)
         if isinstance(event, SequenceStartEvent):
@@ -185,7 +192,9 @@ class _Composer:
             value_event = next(events)
             if key in items:
                 first = self.keys[(*path, key)]
-                self.report((*path, key), event, f"'{_short(key)}' is given twice, first on line {first.line}; keep one")
+                self.report(
+                    (*path, key), event, f"'{_short(key)}' is given twice, first on line {first.line}; keep one"
+                )
                 _drain(value_event, events)
                 continue
             self.keys[(*path, key)] = self.place(event)
@@ -201,7 +210,7 @@ class _Composer:
             self.visible(event, (*path, event.value))
             return event.value
         _drain(event, events)
-        wrong = f"?{self.place(event)}"  # a name that no real key has, so that the rest can still be read
+        wrong = "?"  # stands for its name, so that the rest can still be read
         self.report((*path, wrong), event, "a key is plain text; write its name without anchors, tags or structure")
         return wrong
 
@@ -214,8 +223,12 @@ class _Composer:
         if isinstance(value, Surprise):
             self.report((*path, word), event, value.message)
         elif not isinstance(value, str):
-            self.report((*path, word), event, f"a key is text, and {word or 'an empty key'} is not; "
-                        + (f'quote it: "{_short(word)}"' if word else "give it a name"))
+            self.report(
+                (*path, word),
+                event,
+                f"a key is text, and {word or 'an empty key'} is not; "
+                + (f'quote it: "{_short(word)}"' if word else "give it a name"),
+            )
         return word
 
     def scalar(self, event: ScalarEvent, path: Path) -> Any:
@@ -235,13 +248,15 @@ class _Composer:
 
     def place(self, event: Event) -> Place:
         mark = event.start_mark
-        return Place(self.file, mark.line + 1, mark.column + 1)
+        return Place(self.file, mark.line + 1, mark.column + 1) if mark is not None else Place(self.file)
 
     def report(self, path: Path, event: Event, message: str) -> None:
         self.found.append((path, self.place(event), message))
 
     def problems(self, value: Any = None) -> tuple[Problem, ...]:
-        return tuple(Problem(place, show_path(path, step_name(value, path)), message) for path, place, message in self.found)
+        return tuple(
+            Problem(place, show_path(path, step_name(value, path)), message) for path, place, message in self.found
+        )
 
     def stop(self, event: Event, message: str) -> None:
         raise RunbookError([*self.problems(), Problem(self.place(event), "", message)])
@@ -249,7 +264,7 @@ class _Composer:
 
 def _drain(event: Event, events: Iterator[Event]) -> None:
     """Skip the rest of a node."""
-    depth = isinstance(event, MappingStartEvent | SequenceStartEvent)
+    depth = int(isinstance(event, MappingStartEvent | SequenceStartEvent))
     while depth:
         event = next(events)
         depth += isinstance(event, MappingStartEvent | SequenceStartEvent)

@@ -45,7 +45,7 @@ class Clients:
         self._guard = guard
         self._revoked: str | None = None
         self._kept: dict[object, tuple[Any, Callable[[], object]]] = {}
-        self._asking: dict[str, threading.Thread] = {}
+        self._asking: dict[str, _Ask] = {}
         self._lock = threading.RLock()
 
     def check(self) -> None:
@@ -99,36 +99,29 @@ class Clients:
                 found[1]()
 
     def parallel(
-        self, calls: Mapping[str, Callable[[], Answer]], patience: timedelta
+        self, calls: Mapping[str, Callable[[], Answer]], patience: timedelta, *, belated: bool = False
     ) -> dict[str, Answer | Exception | Late]:
         """Make several calls at the same time and give what each said within `patience`.
 
-        A call that is late is abandoned on its daemon thread; while it still hangs, the same name is not asked again
-        and is late at once. So one silent party costs `patience` once and no thread piles up.
+        A call that is late goes on, on its daemon thread; while it hangs, the same name is not asked again and is late
+        at once. So one silent party costs `patience` once and no thread piles up. belated: give an answer that came
+        after an earlier call's patience now, instead of asking anew; only for those who ask again and again.
         """
         self.check()
-        answers: dict[str, Answer | Exception | Late] = {}
-        threads: dict[str, threading.Thread] = {}
+        asked: list[_Ask] = []
         for name, call in calls.items():
-            hanging = self._asking.get(name)
-            if hanging is not None and hanging.is_alive():
+            earlier = self._asking.get(name)
+            if earlier is not None and (earlier.hangs() or (belated and earlier.answer is not None)):
                 continue
-
-            def ask(name: str = name, call: Callable[[], Answer] = call) -> None:
-                try:
-                    answer: Answer | Exception = call()
-                except Exception as error:  # noqa: BLE001 - carried to the caller, who decides
-                    answer = error
-                answers[name] = answer
-
-            threads[name] = self._asking[name] = threading.Thread(target=ask, name=f"ask-{name}", daemon=True)
-            threads[name].start()
-        waiter = threading.Event()  # its wait() keeps the time: tasks do not
-        watcher = threading.Thread(target=_join_all, args=(threads.values(), waiter), daemon=True)
-        watcher.start()
-        waiter.wait(patience.total_seconds())
-        told = dict(answers)
-        return {name: told.get(name, Late(patience)) for name in calls}
+            self._asking[name] = _Ask(name, call)
+            asked.append(self._asking[name])
+        _wait_for(asked, patience)
+        answers: dict[str, Answer | Exception | Late] = {}
+        for name in calls:
+            ask = self._asking[name]
+            answer, ask.answer = ask.answer, None
+            answers[name] = Late(patience) if answer is None or (ask not in asked and not belated) else answer[0]
+        return answers
 
     def http(self) -> httpx.Client:
         """An httpx client (keep-alive, no redirects, no proxies from the environment) that checks before each request."""
@@ -174,7 +167,36 @@ class Clients:
             raise ActionFailed(f"'{argv[0]}' did not start: {error.strerror}", attempted=argv[0]) from None
 
 
-def _join_all(threads: Sequence[threading.Thread] | Any, done: threading.Event) -> None:
-    for thread in list(threads):
-        thread.join()
-    done.set()
+class _Ask:
+    """One call on a daemon thread of its own, which nobody has to wait for."""
+
+    def __init__(self, name: str, call: Callable[[], Any]) -> None:
+        self.answer: tuple[Any] | None = None
+        self.ended = threading.Event()
+        self._call = call
+        threading.Thread(target=self._run, name=f"ask-{name}", daemon=True).start()
+
+    def hangs(self) -> bool:
+        return not self.ended.is_set()
+
+    def _run(self) -> None:
+        try:
+            self.answer = (self._call(),)
+        except Exception as error:  # noqa: BLE001 - carried to the caller, who decides
+            self.answer = (error,)
+        self.ended.set()
+
+
+def _wait_for(asked: Sequence[_Ask], patience: timedelta) -> None:
+    """Wait until all have answered, `patience` at most: an event's wait keeps the time, tasks do not."""
+    if not asked:
+        return
+    all_ended = threading.Event()
+
+    def watch() -> None:
+        for ask in asked:
+            ask.ended.wait()
+        all_ended.set()
+
+    threading.Thread(target=watch, name="ask-all", daemon=True).start()
+    all_ended.wait(patience.total_seconds())

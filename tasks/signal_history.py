@@ -26,32 +26,39 @@ LOOKS = 3  # a death seen in fewer looks may be one stale answer, or a clock tha
 def judge(step: DetectOutage, earlier: Seen[Outage] | None, now: Seen[Outage]) -> Outage:
     """Join the history with the present look and decide."""
     before = _history(step, earlier, now.at)
-    seen = [_proven(step.signals.get(one.name), one, before.get(one.name)) for one in _not_blind(now.state.signals)]
-    readings = tuple(_since(one, before.get(one.name), now.at) for one in seen)
-    readings = _past(step, readings, now.at)
-    return _decide(step, readings, now)
+    taken = earlier.at if earlier and before else now.at  # no answer of this look is older than the look before
+    heard = (_heard(step, one, before.get(one.name), now.at) for one in now.state.signals)
+    seen = (
+        one if one.waiting else _since(_proven(step, one, before.get(one.name)), before.get(one.name), now.at, taken)
+        for one in heard
+    )
+    blind = _not_blind(list(seen), now.at)
+    return _decide(step, _past(step, blind, now.at), now)
 
 
 def _history(step: DetectOutage, earlier: Seen[Outage] | None, at: datetime) -> dict[str, Reading]:
-    longest = 2 * step.patience + timedelta(seconds=1)  # between two looks that nothing held up
+    longest = step.patience + timedelta(seconds=1)  # between two looks that nothing held up
     if earlier is None or not timedelta(0) <= at - earlier.at <= longest:
         return {}
     return {one.name: one for one in earlier.state.signals}
 
 
-def _not_blind(readings: Iterable[Reading]) -> list[Reading]:
-    readings = list(readings)
-    answered = {one.name for one in readings if one.answered}
-    return [
-        one.model_copy(update={"says": Says.unknown, "detail": f"{one.detail}; nobody else answers, so it may be us"})
-        if one.says is Says.silent and not one.answered and not answered
-        else one
-        for one in readings
-    ]
+def _heard(step: DetectOutage, reading: Reading, before: Reading | None, at: datetime) -> Reading:
+    """While an answer is awaited, what was said before stands, for `patience`; then no answer is the answer."""
+    if not reading.waiting:
+        return reading
+    if before is None:
+        update = {"says": Says.unknown, "detail": "first answer awaited", "waiting_since": at, "since": at}
+        return reading.model_copy(update=update)
+    began = before.waiting_since or at
+    if at - began < step.patience:
+        return before.model_copy(update={"waiting": True, "waiting_since": began})
+    return reading.model_copy(update={"waiting": False, "waiting_since": began})
 
 
-def _proven(signal: Signal | None, reading: Reading, before: Reading | None) -> Reading:
-    """A stream that is gone proves a death only if it was fresh in the look before; else the standby gave up on silence."""
+def _proven(step: DetectOutage, reading: Reading, before: Reading | None) -> Reading:
+    """A stream that is gone proves death only if it was fresh at the look before; else its standby gave up on silence."""
+    signal = step.signals.get(reading.name)
     if signal is None or signal.kind != "standby" or reading.says is not Says.dead:
         return reading
     if before is not None and before.says in (Says.up, Says.dead):
@@ -59,20 +66,35 @@ def _proven(signal: Signal | None, reading: Reading, before: Reading | None) -> 
     return reading.model_copy(update={"says": Says.silent})
 
 
-def _since(reading: Reading, before: Reading | None, at: datetime) -> Reading:
-    same = before is not None and before.says is reading.says
-    was_down = before is not None and before.down
+def _since(reading: Reading, before: Reading | None, at: datetime, taken: datetime) -> Reading:
+    same = before if before is not None and before.says is reading.says else None
+    began = (before.waiting_since if before else None) or at  # it went silent when it was asked, not when we gave up
+    down_since = before.down_since if before is not None and before.down else began
     return reading.model_copy(
         update={
-            "since": before.since if before and same else at,
-            "looks": before.looks + 1 if before and same else 1,
-            "down_since": (before.down_since if before and was_down else at) if reading.down else None,
+            "since": same.since if same else at,
+            "looks": same.looks + 1 if same else 1,
+            "down_since": down_since if reading.down else None,
+            "known_until": taken,
         }
     )
 
 
+def _not_blind(readings: list[Reading], at: datetime) -> tuple[Reading, ...]:
+    """Where nobody answers, silence is unknown: it may be us who are cut off."""
+    if any(one.answered for one in readings):
+        return tuple(readings)
+    unknown = {"says": Says.unknown, "since": at, "down_since": None, "looks": 1}
+    return tuple(
+        one.model_copy(update={**unknown, "detail": f"{one.detail}; nobody answers, so it may be us"})
+        if one.says is Says.silent
+        else one
+        for one in readings
+    )
+
+
 def _past(step: DetectOutage, readings: tuple[Reading, ...], at: datetime) -> tuple[Reading, ...]:
-    dead = {one.name for one in readings if one.says is Says.dead and _dead_past(step, one, at)}
+    dead = {one.name for one in readings if one.says is Says.dead and _dead_past(step, one)}
     kinds = {name: signal.kind for name, signal in step.signals.items()}
     stopped = any(kinds.get(name) == "control" for name in dead)
     streaming = any(one.says is Says.up and kinds.get(one.name) == "standby" for one in readings)
@@ -88,9 +110,11 @@ def _past(step: DetectOutage, readings: tuple[Reading, ...], at: datetime) -> tu
     return tuple(one.model_copy(update={"past": past(one)}) for one in readings)
 
 
-def _dead_past(step: DetectOutage, reading: Reading, at: datetime) -> bool:
+def _dead_past(step: DetectOutage, reading: Reading) -> bool:
     hold = _own(step.signals.get(reading.name), "dead_for", step.dead_for)
-    return reading.looks >= LOOKS and reading.since is not None and at - reading.since >= hold
+    if reading.looks < LOOKS or reading.since is None or reading.known_until is None:
+        return False
+    return reading.known_until - reading.since >= hold
 
 
 def _own(signal: Signal | None, name: str, default: timedelta) -> timedelta:

@@ -116,10 +116,17 @@ class Reading(Frozen):
     )
     answered: bool = Field(description="Whether a host answered at all, if only by refusing: then we are not blind.")
     detail: str = Field(description="What was seen, in words.")
-    since: datetime | None = Field(None, description="First look of those that gave this answer in a row.")
-    down_since: datetime | None = Field(None, description="First look of those in a row that were dead or silent.")
-    looks: int = Field(1, description="How many looks in a row gave this answer.")
-    past: bool = Field(False, description="Down for longer than its hold-down, so it counts.")
+    waiting: bool = Field(default=False, description="Asked and not answered yet; what it says is from before.")
+    waiting_since: datetime | None = Field(default=None, description="First look at which that answer was awaited.")
+    since: datetime | None = Field(default=None, description="First look of those that gave this answer in a row.")
+    down_since: datetime | None = Field(
+        default=None, description="First look of those in a row that found it dead or silent."
+    )
+    known_until: datetime | None = Field(
+        default=None, description="Its last answer is not older: the end of the look before it."
+    )
+    looks: int = Field(default=1, description="How many answers in a row were this one.")
+    past: bool = Field(default=False, description="Down for longer than its hold-down, so it counts.")
 
     @property
     def down(self) -> bool:

@@ -86,9 +86,10 @@ class Checkout:
         while True:
             try:
                 with self._pool.connection(_ORDER_SECONDS) as connection:
-                    connection.execute(statement)
+                    if connection.execute("show transaction_read_only").fetchone() == ("off",):
+                        connection.execute(statement)
             except (Unavailable, psycopg.Error):
-                pass  # a standby, or no database: nothing to keep alive
+                pass  # no database, or it became read-only just now: nothing to keep alive
             time.sleep(_HEARTBEAT)
 
     def _facts(self, status: str, database: str) -> dict[str, Any]:

@@ -89,8 +89,8 @@ class Cloud:
             case "GET", "/lab/world":
                 return _json(self._world() if self._built else None)
             case "POST", "/lab/reset":
-                self._propagation.reset()
                 get_backend("moto_api")[DEFAULT_ACCOUNT_ID]["global"].reset()
+                self._propagation.reset()  # after it, which forgets the zone's id
                 self._built = False
                 threading.Thread(target=self.build, daemon=True).start()
                 return _json({})

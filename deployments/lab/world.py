@@ -77,7 +77,7 @@ class World:
             await self.set_traffic(running=False)
             await self._unfollow()
             await self.fleet.stop()
-            self._zone = None
+            self._zone, self._groups = None, {}
             await call(self.addresses.cloud, "POST", "/lab/reset", timeout=_CLOUD_TIMEOUT)
             await self.database.build()
             (self.addresses.folder / TRAFFIC_FILE).unlink(missing_ok=True)
@@ -144,7 +144,7 @@ class World:
     async def _flow(self) -> None:
         """From running databases to a ready lab."""
         self._following = asyncio.create_task(self._follow())
-        await self._until("every instance is in service", self._all_in_service)
+        await self._until("every instance is in service and the record is there", self._all_in_service)
         if self.options.traffic:
             await self.set_traffic(running=True)
             await self._until("orders are acknowledged", lambda: self.traffic()["records"] > 0)
@@ -152,7 +152,7 @@ class World:
 
     def _all_in_service(self) -> bool:
         counts = {region: len(self.fleet.targets(region)) for region in NODES}
-        return bool(self._groups) and all(counts[at] == self._groups[at]["desired"] for at in NODES)
+        return bool(self._groups) and bool(self._zone) and all(counts[at] == self._groups[at]["desired"] for at in NODES)
 
     async def _until(self, what: str, holds: Any) -> None:
         try:

@@ -48,14 +48,22 @@ class World:
     """What is so, when it changes by itself, and every call that had an effect."""
 
     now: datetime = START
+    real: bool = False
+    """Whether its time is the machine's."""
     facts: dict[str, Any] = field(default_factory=dict)
     later: list[tuple[datetime, str, Any]] = field(default_factory=list)
     effects: list[str] = field(default_factory=list)
     fail_acts: dict[str, list[ActionFailed]] = field(default_factory=dict)
     fail_looks: dict[str, list[Exception]] = field(default_factory=dict)
 
+    def tick(self) -> None:
+        """Let real time go on."""
+        if self.real:
+            self.now = datetime.now(UTC)
+
     def get(self, name: str) -> Any:
         """What is so now."""
+        self.tick()
         for due in sorted(change for change in self.later if change[0] <= self.now):
             self.facts[due[1]] = due[2]
             self.later.remove(due)
@@ -134,6 +142,7 @@ class Set(Change[Fact]):
         failures = world.fail_acts.get(self.fact, [])
         if failures:
             raise failures.pop(0)
+        world.tick()
         world.effects.append(self.fact)
         if self.takes:
             world.facts[self.fact] = -1

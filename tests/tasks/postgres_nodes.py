@@ -66,8 +66,20 @@ class Installation:
         self.binaries = self.root / "site" / shipped.name / "pginstall" / "bin"
         self.own(self.root)
         self.template = self.root / "template"
-        self.run("initdb", "-D", str(self.template), "-U", "failover", "-A", "trust", "-N", "-E", "UTF8", "--no-locale",
-                 "--wal-segsize=1")
+        self.run(
+            "initdb",
+            "-D",
+            str(self.template),
+            "-U",
+            "failover",
+            "-A",
+            "trust",
+            "-N",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "--wal-segsize=1",
+        )
         self.nodes: list[Node] = []
 
     def own(self, path: Path) -> None:
@@ -76,8 +88,13 @@ class Installation:
 
     def run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [str(self.binaries / program), *arguments], capture_output=True, text=True, check=False, cwd="/",
-            env={"LC_ALL": "C", "PATH": os.environ["PATH"]}, **self.as_user,  # type: ignore[call-overload]
+            [str(self.binaries / program), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            env={"LC_ALL": "C", "PATH": os.environ["PATH"]},
+            **self.as_user,  # type: ignore[call-overload]
         )
         assert done.returncode == 0, done.stderr
 
@@ -130,7 +147,11 @@ class Node:
         log = (self.data / "log").open("ab")
         self.process = subprocess.Popen(
             [str(self.installation.binaries / "postgres"), "-D", str(self.data)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env={"LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env={"LC_ALL": "C"},
             **self.installation.as_user,  # type: ignore[call-overload]
         )
         log.close()
@@ -147,7 +168,12 @@ class Node:
 
     def session(self, user: str = "failover") -> psycopg.Connection[tuple[object, ...]]:
         return psycopg.connect(
-            host=self.host, port=self.port, dbname="postgres", user=user, autocommit=True, connect_timeout=2,
+            host=self.host,
+            port=self.port,
+            dbname="postgres",
+            user=user,
+            autocommit=True,
+            connect_timeout=2,
             application_name="test",
         )
 

@@ -111,7 +111,9 @@ def test_a_server_that_was_writable_all_along_is_not_taken_for_ours(pair: MakePa
     assert "a promotion would have left 1" in (behind.refuse(state) or "")
 
 
-def test_a_promotion_found_after_a_crash_is_taken_when_system_and_timeline_fit(pair: MakePair, clients: Clients) -> None:
+def test_a_promotion_found_after_a_crash_is_taken_when_system_and_timeline_fit(
+    pair: MakePair, clients: Clients
+) -> None:
     _, standby = pair()
     first = carry_out(Promote(standby=standby.server()), clients)
     again = Promote(standby=standby.server(), system_id=first.system_id, timeline=1)

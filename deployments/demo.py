@@ -1,0 +1,145 @@
+"""`failover demo`: a real failover, from nothing: lab up, orders flowing, primary killed, service recovered, facts told."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deployments.lab import Lab
+    from deployments.lab.report import TrafficReport
+    from flows.report import Fact
+
+RUNBOOK = "region-failover"
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add demo."""
+    demo = commands.add_parser("demo", help="a real failover in the lab, from nothing to the report")
+    demo.add_argument("--how", choices=("kill", "freeze", "disconnect"), default="kill", help="what happens to the primary")
+    demo.add_argument("--sync", action="store_true", help="synchronous replication: no acknowledged order may be lost")
+    demo.add_argument("--yes", action="store_true", help="answer the gate with `failover approve`, as a person would")
+    demo.add_argument("--keep", action="store_true", help="leave the lab and the Prefect UI running")
+    demo.add_argument("--journal", help="the journal's file (default: FAILOVER_JOURNAL, else in your state folder)")
+    demo.set_defaults(run=run_demo)
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Run the whole story; exit 0 when the service recovered."""
+    from deployments.journal_location import journal_path
+    from deployments.lab import Lab
+
+    lab = Lab()
+    if lab.running:
+        print("a lab is up already; `failover lab down` ends it", file=sys.stderr)
+        return 1
+    os.environ.setdefault("FAILOVER_JOURNAL", str(journal_path(options.journal)))
+    kept = False
+    try:
+        code = _story(lab, options)
+        if options.keep:
+            _keep(lab)
+            kept = True
+        return code
+    finally:
+        if not kept:
+            print("\nending the lab")
+            lab.down()
+
+
+def _story(lab: Lab, options: argparse.Namespace) -> int:
+    from deployments.journal_location import open_journal
+    from deployments.running import carry_out
+    from flows.clock import SystemClock
+    from flows.runs import Request, start
+    from runbooks.library import find
+    from runbooks.loader import load
+    from runbooks.model import Mode
+    from runbooks.planner import plan
+
+    print("bringing up two regions: PostgreSQL with a streaming standby, checkout services, AWS, DNS, customers")
+    began = time.monotonic()
+    lab.up(sync=options.sync)
+    os.environ.update(lab.environment())
+    _show_orders(lab, time.monotonic() - began)
+    fault = lab.break_node("primary", options.how)
+    print(f"\n{fault:%H:%M:%S.%f}"[:-3] + f" UTC  the primary database in us-east-1 suffers: {options.how}\n", flush=True)
+    journal = open_journal()
+    planned = plan(load(find(RUNBOOK)), mode=Mode.live, inputs={})
+    name = getpass.getuser()
+    request = Request(planned, name, "demo", f"demo: {options.how} of the primary")
+    engine = start(journal, request, SystemClock())
+    asks = options.yes or not (sys.stdin.isatty() and sys.stdout.isatty())
+    watch = (lambda notices: _answer_gates(engine.execution, notices)) if asks else None
+    return carry_out(engine, journal, name=name, facts=lambda: _facts(lab, fault), watch=watch)
+
+
+def _show_orders(lab: Lab, took: float) -> None:
+    print(f"up after {took:.1f} s")
+    for _ in range(3):
+        time.sleep(1)
+        report = lab.traffic_report()
+        print(f"  orders acknowledged so far: {report.acknowledged}, by {', '.join(report.by_node) or 'nobody'}", flush=True)
+
+
+def _answer_gates(execution: str, notices: object) -> None:
+    """Follow the run, and answer each gate through the same command that a person would use."""
+    from deployments.running import follow
+    from flows.events import GateOpened
+
+    def until(notice: object) -> None:
+        if isinstance(notice, GateOpened):
+            command = ["approve", execution, notice.gate, "--as", "demo", "--reason", "the primary is dead, the standby is fit"]
+            print(f"{notice.at:%H:%M:%S}             $ failover {' '.join(command[:5])} --reason '{command[-1]}'", flush=True)
+            subprocess.Popen(  # noqa: S603 - our own command
+                [sys.executable, "-m", "deployments", *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
+
+    follow(notices, until)  # type: ignore[arg-type]
+
+
+def _facts(lab: Lab, fault: datetime) -> tuple[Fact, ...]:
+    """Wait for the customers to come back, then tell what they saw."""
+    from flows.report import facts_of
+
+    deadline = time.monotonic() + 15
+    while (report := lab.traffic_report(fault)).first_ack_by_new_primary is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(1.5)  # orders that were being retried get their answers
+    return facts_of(told(lab.traffic_report(fault)))
+
+
+def told(report: TrafficReport) -> dict[str, str]:
+    """What customers saw, as facts."""
+
+    def after(span: timedelta | None) -> str:
+        return "never" if span is None else f"{span.total_seconds():.2f} s"
+
+    return {
+        "orders acknowledged": str(report.acknowledged),
+        "orders acknowledged and missing": str(len(report.missing)),
+        "orders duplicated": str(len(report.duplicated)),
+        "orders given up by customers": str(report.given_up),
+        "two writers": "YES" if report.two_writers else "no",
+        "no order acknowledged for": after(report.downtime),
+        "fault to first order by the new primary": after(report.fault_to_new_primary),
+        "orders by node": ", ".join(f"{node} {count}" for node, count in report.by_node.items()),
+    }
+
+
+def _keep(lab: Lab) -> None:
+    """Leave the lab up and serve the shipped runbooks in a Prefect UI, detached; `failover lab down` ends both."""
+    from deployments.serve import serve_detached
+    from runbooks.library import FOLDER
+
+    print("\nstarting the Prefect UI (about 20 s the first time)", flush=True)
+    address = serve_detached(FOLDER, lab.addresses.folder)
+    print(f"Prefect UI: {address}")
+    print("  `failover lab reset` makes the first day again; then open Deployments, region-failover, Run")
+    print("  the lab stays up; `failover lab down` (or `make down`) ends everything")
