@@ -51,7 +51,7 @@ def given_inputs(options: argparse.Namespace) -> dict[str, str]:
 
 def run_check(options: argparse.Namespace) -> int:
     """Check files; every problem on a line of its own."""
-    from runbooks.library import find
+    from runbooks.shipped import find
     from runbooks.loader import load
     from runbooks.planner import check
     from runbooks.problems import RunbookError
@@ -81,7 +81,7 @@ def run_check(options: argparse.Namespace) -> int:
 
 def planned(options: argparse.Namespace, mode: str) -> Plan:
     """The plan that the command line asks for."""
-    from runbooks.library import find
+    from runbooks.shipped import find
     from runbooks.loader import load
     from runbooks.model import Mode
     from runbooks.planner import plan

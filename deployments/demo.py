@@ -58,7 +58,7 @@ def _story(lab: Lab, options: argparse.Namespace) -> int:
     from deployments.running import carry_out
     from flows.clock import SystemClock
     from flows.runs import Request, start
-    from runbooks.library import find
+    from runbooks.shipped import find
     from runbooks.loader import load
     from runbooks.model import Mode
     from runbooks.planner import plan
@@ -136,7 +136,7 @@ def told(report: TrafficReport) -> dict[str, str]:
 def _keep(lab: Lab) -> None:
     """Leave the lab up and serve the shipped runbooks in a Prefect UI, detached; `failover lab down` ends both."""
     from deployments.serve import serve_detached
-    from runbooks.library import FOLDER
+    from runbooks.shipped import FOLDER
 
     print("\nstarting the Prefect UI (about 20 s the first time)", flush=True)
     address = serve_detached(FOLDER, lab.addresses.folder)

@@ -127,20 +127,16 @@ def born(pid: int) -> str:
 
 
 def _environment(home: Path, port: int) -> dict[str, str]:
-    others = [name for name in os.environ if name.startswith("PREFECT_")]  # of a client: its API is not this server's
-    environment = child_environment(
-        PREFECT_HOME=str(home),
-        PREFECT_UI_API_URL=f"http://127.0.0.1:{port}/api",
-        PREFECT_UI_STATIC_DIRECTORY=str(home / "ui"),  # the default lies within the installed package
-        PREFECT_SERVER_UI_V2_ENABLED="false",  # V2 asks an analytics host at every load
-        PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT="false",
-        PREFECT_SERVER_ANALYTICS_ENABLED="false",
-        DO_NOT_TRACK="1",
-    )
-    for name in others:
-        environment.pop(name, None)
-    return {**environment, "PREFECT_HOME": str(home)} | {
-        name: value for name, value in environment.items() if name.startswith("PREFECT_")
+    """What the server sees: nothing of the Prefect settings of a client, whose API is another one."""
+    ours = {name: value for name, value in child_environment().items() if not name.startswith("PREFECT_")}
+    return ours | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_UI_STATIC_DIRECTORY": str(home / "ui"),  # the default lies within the installed package
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",  # V2 asks an analytics host at every load
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
     }
 
 
@@ -165,7 +161,7 @@ def _await_health(server: Server, process: subprocess.Popen[bytes]) -> None:
             server.stop()
             raise ServerError(f"the Prefect server did not answer on {server.api} within {PATIENCE.seconds} s; see {_LOG}")
         time.sleep(0.1)
-    process.returncode = process.poll()
+    process.returncode = 0  # the record holds it from here on; without a code, Popen warns when it is collected
 
 
 def _end(server: Server, grace: timedelta) -> None:

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from runbooks.fields import Types, describe, fits, is_scalar, is_secret, leaves, sample
 from runbooks.model_errors import explain
+from runbooks.paths import Path
 from runbooks.references import Reference, whole
 from runbooks.values import Values, holes
-from runbooks.yaml_tree import Path
 from tasks.contract import Action, ActionType
 
 Source = Callable[[Reference], Types | None]

@@ -10,9 +10,9 @@ from runbooks.drafts import Board, Draft, reference_to
 from runbooks.fields import Types, describe, is_literal, is_model, kinds, output_at
 from runbooks.findings import shorten
 from runbooks.model import Mode
+from runbooks.paths import Path
 from runbooks.plan import Condition
 from runbooks.references import Reference, whole
-from runbooks.yaml_tree import Path
 
 ASSESS = "assess.severity"
 MODES = tuple(mode.value for mode in Mode)

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from runbooks.findings import Findings, shorten
 from runbooks.graph import Graph
 from runbooks.model import ON_FAILURE, Mode, Step
+from runbooks.paths import Path
 from runbooks.plan import Condition
 from runbooks.references import Reference
 from runbooks.values import Use, Values
-from runbooks.yaml_tree import Path
 from tasks.contract import ActionType, Change, Kind, kind_of
 from tasks.registry import action_type, names
 

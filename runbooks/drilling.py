@@ -6,7 +6,7 @@ from runbooks.arguments import Arguments, build
 from runbooks.drafts import Board, Draft
 from runbooks.findings import Findings
 from runbooks.loader import Loaded
-from runbooks.model import Mode, Runbook
+from runbooks.model import Mode, Runbook, Step
 from runbooks.values import Values
 from tasks.contract import Change
 from tasks.registry import action_type
@@ -14,21 +14,17 @@ from tasks.registry import action_type
 
 def can_drill(runbook: Runbook) -> bool:
     """Whether the runbook is meant to be drilled: it has drill targets, or nothing that it could touch."""
-    return bool(runbook.targets.drill) or not (runbook.targets.live or any(_acts_in_a_drill(runbook)))
+    return bool(runbook.targets.drill) or not (runbook.targets.live or any(map(_acts_in_a_drill, runbook.steps)))
 
 
-def _acts_in_a_drill(runbook: Runbook) -> list[str]:
-    acting = []
-    for step in runbook.steps:
-        if step.uses is None or step.drill != "run":
-            continue
-        try:
-            found = action_type(step.uses)
-        except Exception:  # noqa: BLE001 - noted where the step is planned
-            continue
-        if found is not None and issubclass(found, Change):
-            acting.append(step.id)
-    return acting
+def _acts_in_a_drill(step: Step) -> bool:
+    if step.uses is None or step.drill != "run":
+        return False
+    try:
+        found = action_type(step.uses)
+    except Exception:  # noqa: BLE001 - noted where the step is planned
+        return False
+    return found is not None and issubclass(found, Change)
 
 
 def check_drill(loaded: Loaded, mode: Mode, board: Board, values: Values) -> None:

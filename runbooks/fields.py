@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import AwareDatetime, BaseModel, NaiveDatetime, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 
-from runbooks.yaml_tree import Path
+from runbooks.paths import Path
 
 Types = tuple[Any, ...]
 """The alternatives of an annotation, without Annotated and None."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+from runbooks.paths import Path, clip, show_path, step_name
 from runbooks.problems import Place, Problem
-from runbooks.yaml_tree import Path, Tree, show_path, step_name
+from runbooks.yaml_tree import Tree
 
 MOST_SUGGESTIONS = 300
 MOST_CANDIDATES = 200
@@ -71,8 +72,7 @@ def shorten(value: Any, longest: int = 60) -> str:
     if isinstance(value, list | tuple):
         return "a list"
     if isinstance(value, str):
-        text = value if len(value) <= longest else value[: longest - 10] + "…"
-        return f"'{text}'".replace("\n", " ")
+        return f"'{clip(value, longest)}'"
     if isinstance(value, int) and abs(value) >= 10**18:
         return "a number of more than 18 digits"  # writing it out could fail
     return str(value)

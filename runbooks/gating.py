@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from runbooks.drafts import Board, Draft
+from runbooks.paths import Path
 from runbooks.plan import GateRule
-from runbooks.yaml_tree import Path
 
 
 def check_gates(board: Board) -> tuple[GateRule, ...]:

@@ -154,9 +154,13 @@ def _parse(kind: InputType, value: Any) -> Any:
             return _list(value)
 
 
+def _wrong(value: Any, wanted: str) -> ValueError:
+    return ValueError(f"{shorten(value)} is not {wanted}")
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{shorten(value)} is not a text; put it in quotes")
+        raise _wrong(value, "a text; put it in quotes")
     if len(value) > LONGEST_TEXT:
         raise ValueError(f"is longer than {LONGEST_TEXT} characters; put it into a file and name the file")
     if "${" in value:
@@ -172,7 +176,7 @@ def _integer(value: Any) -> int:
     if isinstance(value, str) and value.strip().removeprefix("-").isdecimal() and len(value) <= DIGITS:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 10**DIGITS:
-        raise ValueError(f"{shorten(value)} is not a whole number; write digits, such as 3")
+        raise _wrong(value, "a whole number; write digits, such as 3")
     return value
 
 
@@ -181,10 +185,10 @@ def _number(value: Any) -> float | int:
         try:
             value = float(value)
         except ValueError:
-            raise ValueError(f"{shorten(value)} is not a number; write {_NUMBER}") from None
+            raise _wrong(value, f"a number; write {_NUMBER}") from None
         value = int(value) if value.is_integer() and abs(value) < 10**15 else value
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{shorten(value)} is not a number; write {_NUMBER}")
+        raise _wrong(value, f"a number; write {_NUMBER}")
     if (isinstance(value, int) and abs(value) >= 10**DIGITS) or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"is too large for a number; write {_NUMBER}")
     return value
@@ -194,7 +198,7 @@ def _boolean(value: Any) -> bool:
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if not isinstance(value, bool):
-        raise ValueError(f"{shorten(value)} is neither true nor false; write true or false")
+        raise _wrong(value, "true or false")
     return value
 
 
@@ -218,7 +222,7 @@ def _list(value: Any) -> list[str]:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{shorten(value)} is not a list; write texts, separated by commas")
+        raise _wrong(value, "a list; write texts, separated by commas")
     if len(value) > LONGEST_LIST:
         raise ValueError(f"has more than {LONGEST_LIST} entries; put them into a file and name the file")
     return [_text(one) for one in value]

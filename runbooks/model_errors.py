@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from runbooks.findings import Findings, Names, shorten
-from runbooks.yaml_tree import Path
+from runbooks.paths import Path, entry
 
 _WANTED = {
     "string_type": "a text",
@@ -58,14 +58,10 @@ def _in_tree(loc: tuple[str | int, ...], value: Any, kind: str) -> Path:
     """The part of pydantic's location that exists in the file; it also names alternatives and '[key]'."""
     path: list[str | int] = []
     for index, part in enumerate(loc):
-        if (isinstance(value, Mapping) and part in value) or (
-            isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
-        ):
-            value = value[part]
-        else:
-            if kind == "missing" and index == len(loc) - 1:
-                path.append(part)
-            break
+        try:
+            value = entry(value, part)
+        except LookupError:
+            return (*path, part) if kind == "missing" and index == len(loc) - 1 else tuple(path)
         path.append(part)
     return tuple(path)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from runbooks.findings import Findings
+from runbooks.paths import Path
 from runbooks.values import texts
-from runbooks.yaml_tree import Path
 
 _STEP_PARTS = ("with", "when", "manual")
 

@@ -8,8 +8,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from runbooks.findings import Findings
+from runbooks.paths import Path, entry
 from runbooks.references import Reference, found_in, replace, whole
-from runbooks.yaml_tree import Path
 
 MOST_EXPANDED = 4 << 20
 MOST_REFERENCES = 100
@@ -117,7 +117,7 @@ class Values:
         value: Any = self.targets
         for index, part in enumerate(reference.path):
             try:
-                value = _entry(value, part)
+                value = entry(value, part)
             except LookupError:
                 near = self.findings.names.nearest(part, value if isinstance(value, Mapping) else ())
                 if index:
@@ -169,7 +169,7 @@ class Values:
         value: Any = self._resolved
         try:
             for part in reference.path:
-                value = _entry(value, part)
+                value = entry(value, part)
         except LookupError:  # noted by check()
             return reference
         return value
@@ -179,21 +179,12 @@ class Values:
         value = written
         for index, part in enumerate(path):
             try:
-                value = _entry(value, part)
+                value = entry(value, part)
             except LookupError:
                 break
             if isinstance(value, str) and (target := _whole_target(value)) is not None:
                 return ("targets", self.section, *target.path, *path[index + 1 :])
         return (*base, *path)
-
-
-def _entry(value: Any, part: str | int) -> Any:
-    """One entry of a mapping or list; raises LookupError when there is none."""
-    if isinstance(value, Mapping) and part in value:
-        return value[part]
-    if isinstance(value, list | tuple) and str(part).isdecimal() and len(str(part)) < 7:
-        return value[int(part)]
-    raise LookupError(part)
 
 
 def _whole_target(text: str) -> Reference | None:

@@ -24,14 +24,13 @@ from yaml.events import (
     SequenceStartEvent,
 )
 
+from runbooks.paths import Path, clip, show_path, step_name
 from runbooks.problems import Place, Problem, RunbookError
 from runbooks.scalars import Surprise, read_plain
 
 MOST_BYTES = 1 << 20
 DEEPEST = 50
 MOST_NODES = 50_000
-
-Path = tuple[str | int, ...]
 
 _LOADER: Any = getattr(yaml, "CLoader", yaml.Loader)
 _INVISIBLE = re.compile(  # beside the controls: line breaks that editors do not show, and marks that reorder text
@@ -162,13 +161,13 @@ class _Composer:
         if len(path) > DEEPEST:
             self.stop(event, f"is nested more than {DEEPEST} deep; a runbook is flatter")
         if isinstance(event, AliasEvent):
-            self.report(path, event, f"*{_short(str(event.anchor))} is an alias; write the value out")
+            self.report(path, event, f"*{clip(str(event.anchor))} is an alias; write the value out")
             return None
         anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
         if anchor is not None:
-            self.report(path, event, f"&{_short(anchor)} is an anchor; write the value out where it is needed")
+            self.report(path, event, f"&{clip(anchor)} is an anchor; write the value out where it is needed")
         if tag is not None:
-            self.report(path, event, f"{_short(tag)} is a tag; leave it out")
+            self.report(path, event, f"{clip(tag)} is a tag; leave it out")
         if isinstance(event, MappingStartEvent):
             return self.mapping(events, path)
         if isinstance(event, SequenceStartEvent):
@@ -192,9 +191,7 @@ class _Composer:
             value_event = next(events)
             if key in items:
                 first = self.keys[(*path, key)]
-                self.report(
-                    (*path, key), event, f"'{_short(key)}' is given twice, first on line {first.line}; keep one"
-                )
+                self.report((*path, key), event, f"'{clip(key)}' is given twice, first on line {first.line}; keep one")
                 _drain(value_event, events)
                 continue
             self.keys[(*path, key)] = self.place(event)
@@ -227,7 +224,7 @@ class _Composer:
                 (*path, word),
                 event,
                 f"a key is text, and {word or 'an empty key'} is not; "
-                + (f'quote it: "{_short(word)}"' if word else "give it a name"),
+                + (f'quote it: "{clip(word)}"' if word else "give it a name"),
             )
         return word
 
@@ -269,31 +266,3 @@ def _drain(event: Event, events: Iterator[Event]) -> None:
         event = next(events)
         depth += isinstance(event, MappingStartEvent | SequenceStartEvent)
         depth -= isinstance(event, MappingEndEvent | SequenceEndEvent)
-
-
-def show_path(path: Path, name: str = "") -> str:
-    """Write a path for people: steps[2].with.fence; `name` stands behind the first index: steps[2] (promote).with."""
-    parts: list[str] = []
-    for part in path:
-        if isinstance(part, int):
-            parts.append(f"[{part}]" + (f" ({name})" if name else ""))
-            name = ""
-        else:
-            parts.append(("." if parts else "") + _short(part))
-    return "".join(parts)
-
-
-def step_name(value: Any, path: Path) -> str:
-    """The id of the step that a path leads into, as far as it has one."""
-    if len(path) < 2 or path[0] != "steps" or not isinstance(path[1], int):
-        return ""
-    try:
-        name = value["steps"][path[1]]["id"]
-    except (KeyError, IndexError, TypeError):
-        return ""
-    return name if isinstance(name, str) and len(name) <= 63 else ""
-
-
-def _short(text: str) -> str:
-    text = text.replace("\n", " ")
-    return text if len(text) <= 60 else text[:50] + "…"

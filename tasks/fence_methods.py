@@ -109,9 +109,19 @@ def _of(node: Node | None) -> dict[str, Any]:
 
 
 def _ask_node(server: Server, clients: Clients) -> Node:
+    had_session = clients.kept(server) is not None
+    try:
+        return _node(server, clients)
+    except ActionFailed:
+        if not had_session:
+            raise
+    return _node(server, clients)  # a session that was lost does not tell whether the node answers: ask anew
+
+
+def _node(server: Server, clients: Clients) -> Node:
     with asking(server, "look at the old primary"):
         row = clients.postgres(server).execute(_NODE, {"ours": server.application_name}).fetchone()
-    assert row is not None
+    assert row is not None  # noqa: S101 - an aggregate gives one row
     return Node(*row)
 
 

@@ -99,7 +99,7 @@ def open_session(server: Server, check: Callable[[], None], timeout: timedelta) 
         except Exception as error:  # noqa: BLE001 - carried to the caller
             answer.put(error)
             return
-        session.check, session.patience = check, seconds  # type: ignore[method-assign]
+        session.check, session.patience = check, seconds
         answer.put(session)
         if given_up.is_set():
             session.close()

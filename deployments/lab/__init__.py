@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .addresses import Addresses as Addresses
-    from .client import GroupState as GroupState
     from .client import Lab as Lab
-    from .client import LabStatus as LabStatus
-    from .client import NodeState as NodeState
     from .errors import LabError as LabError
     from .errors import Refused as Refused
     from .report import TrafficReport as TrafficReport
+    from .status import GroupState as GroupState
+    from .status import LabStatus as LabStatus
+    from .status import NodeState as NodeState
 
 _HOMES = {
     "Addresses": "addresses",
-    "GroupState": "client",
+    "GroupState": "status",
     "Lab": "client",
     "LabError": "errors",
-    "LabStatus": "client",
-    "NodeState": "client",
+    "LabStatus": "status",
+    "NodeState": "status",
     "Refused": "errors",
     "TrafficReport": "report",
 }
@@ -33,6 +33,6 @@ def __getattr__(name: str) -> Any:
     """Import on first use: `failover --help` passes through here and must not pay for any of it."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415
+    from importlib import import_module
 
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

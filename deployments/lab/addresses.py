@@ -47,7 +47,7 @@ class Addresses:
     number: int = DEFAULT_NUMBER
 
     def __post_init__(self) -> None:
-        if not 1 <= self.number <= 255:  # noqa: PLR2004 - 127.0.x.y is the rest of the machine's
+        if not 1 <= self.number <= 255:
             raise ValueError(f"lab number {self.number}: must be 1 to 255; it is the second byte of 127.N.x.y")
 
     def at(self, third: int, fourth: int, port: int) -> Endpoint:
@@ -103,13 +103,15 @@ class Addresses:
 
 
 def other(node: NodeName) -> NodeName:
+    """Return the node in the other region."""
     return "west" if node == "east" else "east"
 
 
 def node_name(text: str) -> NodeName:
     """Check that `text` names a node."""
-    if text == "east" or text == "west":  # noqa: PLR1714 - narrows the type
-        return text
+    for name in NODES:
+        if text == name:
+            return name
     raise ValueError(f"no node {text!r}; nodes are east, west")
 
 
@@ -123,6 +125,7 @@ def number_from_environment() -> int:
 
 
 def base_folder() -> Path:
+    """Where all labs of this user are."""
     return Path(tempfile.gettempdir()) / f"failover-lab-{os.getuid()}"
 
 

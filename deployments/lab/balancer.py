@@ -23,7 +23,7 @@ class Balancer:
         self._link = Link(listen, self._dial)
 
     async def open(self) -> None:
-        await self._link.set("open")
+        await self._link.become("open")
 
     async def close(self) -> None:
         await self._link.close()

@@ -43,7 +43,7 @@ class Binaries:
             user=self.user.uid if self.user else None,
             group=self.user.gid if self.user else None,
             extra_groups=[] if self.user else None,
-            preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no Python locks
+            preexec_fn=die_with_parent(),
         )
         if result.returncode != 0:
             raise LabError(f"{Path(argv[0]).name}: exit code {result.returncode}: {result.stdout.strip()[-2000:]}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import threading
 import time
@@ -62,7 +61,8 @@ class Checkout:
         with self._pool.connection(_ORDER_SECONDS) as connection:
             if row := connection.execute(_INSERT, values).fetchone():
                 return 201, {"ref": str(ref), "region": self.region, "node": row[0], "instance": self.instance}
-            row = connection.execute("select current_setting('cluster_name')").fetchone()  # who has it, not who wrote it
+            # Who has it, not who wrote it: a promoted standby has what the old primary wrote.
+            row = connection.execute("select current_setting('cluster_name')").fetchone()
             return 200, {"ref": str(ref), "region": self.region, "node": row and row[0], "instance": self.instance}
 
     def health(self) -> tuple[int, dict[str, Any]]:
@@ -152,7 +152,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        logging.debug("client %s hung up", client_address)
+        pass
 
 
 def main() -> None:

@@ -19,9 +19,8 @@ def sweep(addresses: Addresses) -> list[str]:
     folder = addresses.folder
     found = [f"process {pid}" for pid in _members(folder)]
     processes.kill(lambda: _members(folder))
-    for pid_file in folder.glob("nodes/*/*/postmaster.pid"):
-        if shm.remove(pid_file):
-            found.append(f"shared memory of {pid_file.parent}")
+    pid_files = folder.glob("nodes/*/*/postmaster.pid")
+    found += [f"shared memory of {pid_file.parent}" for pid_file in pid_files if shm.remove(pid_file)]
     if folder.exists():
         shutil.rmtree(folder)
     return found

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .client import Lab, LabStatus
+    from .client import Lab
     from .report import TrafficReport
+    from .status import LabStatus
 
 OK, NOT, INVALID, INTERRUPTED = 0, 1, 2, 5
 
@@ -24,7 +25,9 @@ def add_commands(parser: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     up = _command(commands, "up", _up, "bring a lab up; returns when orders flow")
     up.add_argument("--sync", action="store_true", help="replicate synchronously")
-    up.add_argument("--supervise", action="store_true", help="start a killed PostgreSQL again after 1 s, as systemd can")
+    up.add_argument(
+        "--supervise", action="store_true", help="start a killed PostgreSQL again after 1 s, as systemd can"
+    )
     up.add_argument("--rate", type=_rate, default=20.0, metavar="N", help="orders a second (default 20)")
     up.add_argument("--no-traffic", action="store_true", help="no customers yet; `lab traffic start` sends them")
 
@@ -39,7 +42,7 @@ def add_commands(parser: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _command(commands, "heal", _heal, "end every fault; what was powered off stays off")
     _command(commands, "reset", _reset, "back to the first day")
     _command(commands, "down", _down, "end the lab and remove every trace, also of one that crashed")
-    _command(commands, "env", _env, "print the environment that acts on the lab, for eval \"$(failover lab env)\"")
+    _command(commands, "env", _env, 'print the environment that acts on the lab, for eval "$(failover lab env)"')
 
     traffic = _command(commands, "traffic", _traffic, "let customers order, or send them away, or report what they saw")
     traffic.add_argument("what", choices=["start", "stop", "report"], nargs="?", default="report")
@@ -58,9 +61,9 @@ def _command(
 
 
 def _run(act: Callable[[Lab, argparse.Namespace], int], given: argparse.Namespace) -> int:
-    from .addresses import number_from_environment  # noqa: PLC0415 - light commands stay light
-    from .client import Lab  # noqa: PLC0415
-    from .errors import LabError  # noqa: PLC0415
+    from .addresses import number_from_environment
+    from .client import Lab
+    from .errors import LabError
 
     try:
         lab = Lab(given.lab or number_from_environment())
@@ -106,7 +109,7 @@ def _print_addresses(lab: Lab) -> None:
 
 def _status(lab: Lab, given: argparse.Namespace) -> int:
     if given.json:
-        from dataclasses import asdict  # noqa: PLC0415
+        from dataclasses import asdict
 
         print(json.dumps(asdict(lab.status()), indent=2))
     else:
@@ -162,7 +165,7 @@ def _env(lab: Lab, _given: argparse.Namespace) -> int:
 
 def _traffic(lab: Lab, given: argparse.Namespace) -> int:
     if given.what == "report":
-        from datetime import datetime  # noqa: PLC0415
+        from datetime import datetime
 
         faults = [event["at"] for event in lab.events() if event["event"] == "break"]
         _print_traffic(lab.traffic_report(datetime.fromisoformat(faults[-1]) if faults else None))
@@ -174,23 +177,27 @@ def _traffic(lab: Lab, given: argparse.Namespace) -> int:
 def _print_traffic(facts: TrafficReport) -> None:
     nodes = ", ".join(f"{node} {count}" for node, count in facts.by_node.items())
     print(f"acknowledged {facts.acknowledged} ({nodes}), given up {facts.given_up}")
-    print(f"lost {len(facts.missing)}, duplicated {len(facts.duplicated)}, two writers: {'yes' if facts.two_writers else 'no'}")
+    print(
+        f"lost {len(facts.missing)}, duplicated {len(facts.duplicated)}, two writers: {'yes' if facts.two_writers else 'no'}"
+    )
     if facts.fault:
         down = f"{facts.downtime.total_seconds():.3f} s" if facts.downtime else "not over"
         print(f"fault at {facts.fault.isoformat(timespec='milliseconds')}, longest gap since {down}")
     if facts.fault_to_new_primary:
-        print(f"first order acknowledged by {facts.new_primary} {facts.fault_to_new_primary.total_seconds():.3f} s after it")
+        print(
+            f"first order acknowledged by {facts.new_primary} {facts.fault_to_new_primary.total_seconds():.3f} s after it"
+        )
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 255:  # noqa: PLR2004 - the second byte of 127.N.x.y
+    if not text.isdecimal() or not 1 <= int(text) <= 255:
         raise argparse.ArgumentTypeError(f"{text!r} is no lab number; 1 to 255")
     return int(text)
 
 
 def _rate(text: str) -> float:
     rate = float(text)
-    if not 0 < rate <= 1000:  # noqa: PLR2004 - more than one process of customers can send
+    if not 0 < rate <= 1000:
         raise argparse.ArgumentTypeError(f"{text} orders a second: must be above 0, at most 1000")
     return rate
 

@@ -2,70 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import http.client
 import json
-import os
-import select
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from .addresses import AWS_REGIONS, DATABASE, DEFAULT_NUMBER, NODES, Addresses, NodeName, base_folder, node_name
-from .cleanup import sweep
+from . import daemon
+from .addresses import AWS_REGIONS, DATABASE, DEFAULT_NUMBER, Addresses, NodeName
 from .errors import LabError, Refused
-from .processes import Identity
-from .programs import package_path
 from .report import TRAFFIC_FILE, TrafficReport, read, report
+from .status import LabStatus, NodeState, parse_node, parse_status
 from .supervisor import PASSWORD_FILE
 
-_UP = 90.0  # seconds; 4 on an idle machine of 2 cores
-_CALL = 120.0  # seconds; a reset on a loaded machine
-_END = 10.0  # seconds from SIGTERM to SIGKILL of a supervisor
-
-
-@dataclass(frozen=True)
-class NodeState:
-    """A node as the provider's control plane and the proxies see it. `links` maps each way to its state."""
-
-    node: NodeName
-    state: Literal["running", "frozen", "stopped"]
-    stays_off: bool
-    pid: int | None
-    role: Literal["primary", "standby"]
-    links: dict[str, str]
-
-
-@dataclass(frozen=True)
-class GroupState:
-    """A region's fleet: how many instances are wanted, are in service, and are healthy now."""
-
-    desired: int | None
-    in_service: int
-    healthy: int
-
-
-@dataclass(frozen=True)
-class LabStatus:
-    """The whole lab at one moment. `serving` is the region that the DNS record names, if it names one."""
-
-    number: int
-    ready: bool
-    sync: bool
-    nodes: dict[NodeName, NodeState]
-    groups: dict[NodeName, GroupState]
-    record: tuple[str, ...]
-    serving: NodeName | None
-    traffic_running: bool
-    traffic_rate: float
-    traffic_records: int
+_CALL = 120.0  # seconds; a reset takes 1 to 3, on a loaded machine many more
 
 
 class Lab:
@@ -74,12 +24,14 @@ class Lab:
     def __init__(self, number: int = DEFAULT_NUMBER) -> None:
         self.addresses = Addresses(number)
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         if not self.running:
             self.up()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.down()
 
     @property
@@ -89,7 +41,7 @@ class Lab:
     @property
     def running(self) -> bool:
         """Whether its supervisor lives."""
-        return _is_locked(self.addresses.lock)
+        return daemon.lives(self.addresses)
 
     @property
     def password(self) -> str:
@@ -104,33 +56,25 @@ class Lab:
 
         An interrupt on the way leaves nothing behind.
         """
-        _prepare(base_folder())
         if self.running:
             raise Refused(f"lab {self.number}: is up already; `failover lab down` ends it")
-        options = {"sync": sync, "traffic": traffic, "rate": rate, "supervise": supervise}
         try:
-            answer = self._start_supervisor(json.dumps(options))
+            daemon.start(self.addresses, {"sync": sync, "traffic": traffic, "rate": rate, "supervise": supervise})
         except BaseException:
-            self.down()
+            daemon.end(self.addresses)
             raise
-        if "error" in answer:
-            raise LabError(f"lab {self.number}: {answer['error']}; {self._log} may tell more")
 
     def down(self) -> list[str]:
         """End it and remove every trace, also of one that crashed or was half up. Return what had been left over."""
-        if self.running:
-            self._end_supervisor()
-        left = sweep(self.addresses)
-        self._log.unlink(missing_ok=True)
+        left = daemon.end(self.addresses)
+        daemon.log(self.addresses).unlink(missing_ok=True)
         return left
 
     def reset(self) -> None:
         """Bring the lab back to its first day; about 3 s."""
         self._call("POST", "/reset")
 
-    def break_node(
-        self, node: str = "primary", how: Literal["kill", "freeze", "disconnect"] = "kill"
-    ) -> datetime:
+    def break_node(self, node: str = "primary", how: Literal["kill", "freeze", "disconnect"] = "kill") -> datetime:
         """Break a node and return the moment of the fault (UTC). Refused when there is no one primary."""
         return datetime.fromisoformat(self._call("POST", "/break", {"node": node, "how": how})["at"])
 
@@ -145,19 +89,19 @@ class Lab:
 
     def stop_node(self, node: NodeName) -> NodeState:
         """Power a node off, as its provider can; it stays off until released."""
-        return _node(self._call("POST", f"/nodes/{node}/stop"))
+        return parse_node(self._call("POST", f"/nodes/{node}/stop"))
 
     def release_node(self, node: NodeName) -> NodeState:
         """Allow a powered-off node to be started again."""
-        return _node(self._call("POST", f"/nodes/{node}/release"))
+        return parse_node(self._call("POST", f"/nodes/{node}/release"))
 
     def start_node(self, node: NodeName) -> NodeState:
         """Start a stopped node. Refused (Refused) while it is powered off and not released."""
-        return _node(self._call("POST", f"/nodes/{node}/start"))
+        return parse_node(self._call("POST", f"/nodes/{node}/start"))
 
     def status(self) -> LabStatus:
         """Look at everything."""
-        return _status(self._call("GET", "/status"), self.addresses)
+        return parse_status(self._call("GET", "/status"), self.addresses)
 
     def events(self) -> list[dict[str, Any]]:
         """List what was done to the lab, oldest first, each with its time."""
@@ -192,7 +136,8 @@ class Lab:
 
         The current primary is `primary`, or the one running primary, or of two the one in the region that DNS names.
         """
-        orders = read(self.addresses.folder / TRAFFIC_FILE)  # before the database is read: what was told is there, or lost
+        # Before the database is read: what was told by then is there by now, or it is lost.
+        orders = read(self.addresses.folder / TRAFFIC_FILE)
         return report(orders, self._refs(primary or self._primary()), fault)
 
     def _primary(self) -> NodeName:
@@ -205,7 +150,7 @@ class Lab:
         return primaries[0]
 
     def _refs(self, node: NodeName) -> dict[str, int]:
-        import psycopg  # noqa: PLC0415 - heavy, and only measured labs need it
+        import psycopg
 
         with psycopg.connect(self.conninfo(node)) as connection:
             return dict(connection.execute("select ref::text, count(*) from orders group by ref").fetchall())
@@ -226,105 +171,3 @@ class Lab:
         if reply.status != http.client.OK:
             raise LabError(answer["error"])
         return answer
-
-    @property
-    def _log(self) -> Path:
-        return base_folder() / f"{self.number}.log"
-
-    def _start_supervisor(self, options: str) -> dict[str, Any]:
-        """Start the daemon and wait for its first line. Interrupted or not, it is never left without an owner."""
-        ours, theirs = os.pipe()
-        argv = [sys.executable, "-m", "deployments.lab.supervisor", "--lab", str(self.number), "--options", options]
-        with self._log.open("wb") as log:
-            popen = subprocess.Popen(  # noqa: S603 - our own program
-                [*argv, "--report", str(theirs)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[theirs],
-                start_new_session=True,
-                cwd=base_folder(),
-                env=os.environ | {"PYTHONPATH": package_path(), "PYTHONSAFEPATH": "1"},
-            )
-        try:
-            os.close(theirs)
-            with os.fdopen(ours, "rb") as report_pipe:
-                answered = select.select([report_pipe], [], [], _UP)[0]
-                line = report_pipe.readline() if answered else b""
-        except BaseException:
-            popen.kill()
-            popen.wait()
-            raise
-        if not line:
-            popen.kill()
-            popen.wait()
-            lines = self._log.read_text(errors="replace").strip().splitlines()[-3:]
-            return {"error": f"its supervisor did not come up: {' / '.join(lines) or 'it said nothing'}"}
-        popen.returncode = 0  # it lives on as a daemon; whoever waits for children need not be warned
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _end_supervisor(self) -> None:
-        identity = _supervisor(self.addresses.folder / "state.json")
-        until = time.monotonic() + _END
-        number = signal.SIGTERM
-        while self.running and identity is not None and identity.alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(identity.pid, number)
-            time.sleep(0.05)
-            number = signal.SIGTERM if time.monotonic() < until else signal.SIGKILL
-
-
-def _supervisor(state: Path) -> Identity | None:
-    try:
-        row = json.loads(state.read_text())[0]
-        return Identity(row["pid"], row["started"])
-    except (OSError, ValueError, KeyError, IndexError):
-        return None
-
-
-def _is_locked(lock: Path) -> bool:
-    try:
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
-def _prepare(base: Path) -> None:
-    """Make the folder of all labs; refuse one that somebody else could have made in a folder open to all."""
-    base.mkdir(mode=0o711, exist_ok=True)
-    info = base.lstat()
-    if info.st_uid != os.getuid() or info.st_mode & 0o022 or not base.is_dir() or base.is_symlink():
-        raise LabError(f"{base}: is not a folder of yours alone; remove it, or set TMPDIR to another place")
-    base.chmod(0o711)
-
-
-def _node(answer: dict[str, Any]) -> NodeState:
-    links = {way: cut["state"] for way, cut in answer["links"].items()}
-    return NodeState(**{**answer, "links": links})
-
-
-def _status(answer: dict[str, Any], addresses: Addresses) -> LabStatus:
-    values = tuple(answer["record"]["values"]) if answer["record"] else ()
-    regions = {addresses.balancer(region).host: region for region in NODES}
-    return LabStatus(
-        number=answer["lab"],
-        ready=answer["ready"],
-        sync=answer["options"]["sync"],
-        nodes={node_name(name): _node(node) for name, node in answer["nodes"].items()},
-        groups={node_name(region): _group(group) for region, group in answer["groups"].items()},
-        record=values,
-        serving=regions.get(values[0]) if len(values) == 1 else None,
-        traffic_running=answer["traffic"]["running"],
-        traffic_rate=answer["traffic"]["rate"],
-        traffic_records=answer["traffic"]["records"],
-    )
-
-
-def _group(answer: dict[str, Any]) -> GroupState:
-    serving = [one for one in answer["instances"] if one["in_service"]]
-    return GroupState(answer["desired"], len(serving), sum(one["healthy"] for one in serving))

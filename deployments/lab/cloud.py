@@ -17,7 +17,8 @@ import boto3
 import moto.autoscaling.models as autoscaling
 from moto.autoscaling.exceptions import ValidationError
 from moto.backends import get_backend
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
@@ -89,7 +90,7 @@ class Cloud:
             case "GET", "/lab/world":
                 return _json(self._world() if self._built else None)
             case "POST", "/lab/reset":
-                get_backend("moto_api")[DEFAULT_ACCOUNT_ID]["global"].reset()
+                moto_api_backend.reset()
                 self._propagation.reset()  # after it, which forgets the zone's id
                 self._built = False
                 threading.Thread(target=self.build, daemon=True).start()

@@ -22,6 +22,8 @@ from .errors import LabError, Refused
 from .link import DIRECTIONS, LINK_STATES
 from .world import World
 
+_log = logging.getLogger(__name__)
+
 
 class NoSuchThing(Exception):
     """There is nothing at that path."""
@@ -137,7 +139,7 @@ class _Requests(BaseHTTPRequestHandler):
         except Refused as error:
             self._answer(409, {"error": str(error)})
         except (LabError, OSError) as error:
-            logging.exception("%s %s", self.command, self.path)
+            _log.exception("%s %s", self.command, self.path)
             self._answer(500, {"error": str(error)})
 
     def _answer(self, status: int, content: Any) -> None:
@@ -156,4 +158,4 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        logging.debug("client %s hung up", client_address)
+        pass

@@ -161,7 +161,7 @@ class Database:
         state: LinkState = cut.state
         if state in {"open", "reset"} and not self.nodes[name].reachable:
             state = "refuse"
-        await link.set(state, cut.direction)
+        await link.become(state, cut.direction)
 
     async def _restart(self, name: NodeName) -> None:
         await asyncio.sleep(_RESTART)

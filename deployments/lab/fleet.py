@@ -31,8 +31,12 @@ class Instance:
     in_service: bool = False
     healthy: bool = False
     failures: int = 0
-    booted: float = 0.0
+    booted: float = float("-inf")
     watch: asyncio.Task[None] | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.running
 
 
 @dataclass
@@ -49,24 +53,26 @@ class Fleet:
         wanted = {instance: region for region in NODES for instance in groups[region]["instances"]}
         for gone in set(self.instances) - set(wanted):
             self._terminate(self.instances.pop(gone))
+            self._reported.pop(gone, None)
         for name, region in wanted.items():
             instance = self.instances.get(name) or self._launch(name, region)
-            if instance.process is None or (not instance.process.running and time.monotonic() - instance.booted > _REBOOT):
+            if not instance.runs and time.monotonic() - instance.booted > _REBOOT:
                 self._boot(instance)
 
     def targets(self, region: NodeName) -> Sequence[Endpoint]:
         """Where the region's load balancer sends: healthy instances in service, or all of these if none is healthy."""
-        serving = [instance for instance in self.instances.values() if instance.region == region and instance.in_service]
+        serving = [one for one in self.instances.values() if one.region == region and one.in_service]
         return [instance.endpoint for instance in serving if instance.healthy] or [one.endpoint for one in serving]
 
     def reports(self) -> list[tuple[NodeName, str, str, str]]:
         """List region, id, lifecycle state and health of the instances of which the cloud does not know it yet."""
-        now = {
-            one.id: ("InService" if one.in_service else "Pending", _health(one)) for one in self.instances.values()
-        }
+        now = {one.id: ("InService" if one.in_service else "Pending", _health(one)) for one in self.instances.values()}
         changed = [name for name, state in now.items() if self._reported.get(name, ("Pending", "Healthy")) != state]
-        self._reported = now
         return [(self.instances[name].region, name, *now[name]) for name in changed]
+
+    def reported(self, reports: Sequence[tuple[NodeName, str, str, str]]) -> None:
+        """Note that the cloud knows these."""
+        self._reported.update({name: (lifecycle, health) for _, name, lifecycle, health in reports})
 
     async def stop(self) -> None:
         """End every instance, at once."""
@@ -109,7 +115,7 @@ class Fleet:
     async def _watch(self, instance: Instance) -> None:
         while True:
             try:
-                healthy = (await call(instance.endpoint, "GET", "/health", timeout=_HEALTH_TIMEOUT)).status == 200  # noqa: PLR2004
+                healthy = (await call(instance.endpoint, "GET", "/health", seconds=_HEALTH_TIMEOUT)).status == 200
             except OSError:
                 healthy = False
             instance.failures = 0 if healthy else instance.failures + 1

@@ -47,7 +47,7 @@ class Link:
         self._pairs: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
 
-    async def set(self, state: LinkState, direction: Direction = "both") -> None:
+    async def become(self, state: LinkState, direction: Direction = "both") -> None:
         """Change what the link does to old and new connections, at once."""
         async with self._lock:
             self.state, self.direction = state, direction
@@ -67,7 +67,7 @@ class Link:
 
     async def close(self) -> None:
         """End the link as the end of its host would: resets, and nothing listens."""
-        await self.set("refuse")
+        await self.become("refuse")
 
     def _gate(self, *, to: bool, back: bool) -> None:
         for gate, passes in ((self._to, to), (self._from, back)):

@@ -96,7 +96,9 @@ class Node:
         try:
             await asyncio.wait_for(self._accepting(self._postmaster), _PATIENCE)
         except TimeoutError:
-            raise LabError(f"node {self.name}: no connection accepted within {_PATIENCE:g} s; see {self._log}") from None
+            raise LabError(
+                f"node {self.name}: no connection accepted within {_PATIENCE:g} s; see {self._log}"
+            ) from None
         self._ready = True
         await self._changed()
 
@@ -162,8 +164,10 @@ class Node:
         task.add_done_callback(self._ends.discard)
 
     def _clear_remains(self) -> None:
-        """Remove what a power cycle removes: orphaned processes and shared memory; and the pid file, whose pid may
-        by now be anybody's."""
+        """Remove what a power cycle removes: orphaned processes and shared memory.
+
+        And the pid file, whose pid may by now be anybody's.
+        """
         processes.kill(self._members)
         shm.remove(self.data / "postmaster.pid")
         (self.data / "postmaster.pid").unlink(missing_ok=True)
@@ -177,7 +181,7 @@ class Node:
 
 
 async def accepts(host: str, port: int) -> bool:
-    """Ask a PostgreSQL server to begin a session: does it want a password, or is it not ready?"""
+    """Tell whether a PostgreSQL server begins a session: it asks for the password, or says it is not ready."""
     body = struct.pack("!I", 196608) + b"user\0failover\0database\0postgres\0\0"  # protocol 3.0
     try:
         reader, writer = await asyncio.open_connection(host, port)

@@ -204,7 +204,7 @@ def _pids() -> list[int]:
 
 def _stands_in(pid: int, folder: Path) -> bool:
     try:
-        here = os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)")
+        here = str(Path(f"/proc/{pid}/cwd").readlink()).removesuffix(" (deleted)")
     except OSError:
         return False
     return here == str(folder) or here.startswith(f"{folder}/")
@@ -212,6 +212,6 @@ def _stands_in(pid: int, folder: Path) -> bool:
 
 def _program(pid: int) -> str:
     try:
-        return os.path.basename(os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)"))  # noqa: PTH119
+        return Path(f"/proc/{pid}/exe").readlink().name.removesuffix(" (deleted)")
     except OSError:
         return ""

@@ -98,8 +98,8 @@ def report(orders: Iterable[Order], found: Mapping[str, int], fault: datetime | 
                           default=None),
         last_ack_before=before,
         first_ack_after=after,
-        first_ack_by_new_primary=new and new.acked,
-        new_primary=new and new.node,
+        first_ack_by_new_primary=new.acked if new else None,
+        new_primary=new.node if new else None,
     )  # fmt: skip
 
 

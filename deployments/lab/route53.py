@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import moto.route53.responses as responses
-from moto.core import DEFAULT_ACCOUNT_ID
-from moto.core.exceptions import ServiceException
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
+from moto.route53 import responses
+from moto.route53.exceptions import Route53ClientError
 from moto.route53.models import HostedZoneIdentifier
 from moto.utilities.id_generator import moto_id_manager
 
@@ -62,12 +62,12 @@ class Propagation:
     def change(self, zone: Any, changes: list[dict[str, Any]]) -> ActionResult:
         """Apply a batch, all or nothing, as Route 53 does."""
         if not changes:
-            raise ServiceException("InvalidChangeBatch", "[The change batch is empty]")
+            raise Route53ClientError("InvalidChangeBatch", "[The change batch is empty]")
         before = list(zone.rrsets)
         try:
             for change in copy.deepcopy(changes):
                 _apply(zone, change["Action"], _normal(change["ResourceRecordSet"]))
-        except ServiceException:
+        except Route53ClientError:
             zone.rrsets = before
             raise
         number = f"C{secrets.token_hex(7).upper()}"
@@ -80,7 +80,7 @@ class Propagation:
         """Tell how far a change is. Fails on an id nobody was given."""
         change = self._changes.get(number)
         if change is None:
-            raise ServiceException("NoSuchChange", f"A change with ID '{number}' does not exist")
+            raise Route53ClientError("NoSuchChange", f"A change with ID '{number}' does not exist")
         info = {"Id": f"/change/{number}", "Status": self._status(change), "SubmittedAt": change.submitted}
         return ActionResult({"ChangeInfo": info})
 
@@ -119,7 +119,9 @@ def _apply(zone: Any, action: str, rrset: dict[str, Any]) -> None:
         case "DELETE" if not current:
             _invalid(f"Tried to delete resource record set {label} but it was not found")
         case "DELETE" if _values(_record(current[0])) != _values(rrset):
-            _invalid(f"Tried to delete resource record set {label} but the values provided do not match the current values")
+            _invalid(
+                f"Tried to delete resource record set {label} but the values provided do not match the current values"
+            )
         case "DELETE":
             zone.rrsets = [known for known in zone.rrsets if known is not current[0]]
         case _:
@@ -136,7 +138,7 @@ def _check_address(name: str, value: str) -> None:
 
 
 def _invalid(message: str) -> None:
-    raise ServiceException("InvalidChangeBatch", f"[{message}]")
+    raise Route53ClientError("InvalidChangeBatch", f"[{message}]")
 
 
 def _record(rrset: Any) -> dict[str, Any]:

@@ -40,7 +40,7 @@ listen_addresses = '{listen}'
 cluster_name = '{name}'
 primary_conninfo = 'host={upstream} port={port} user=replicator password={password} application_name={name} connect_timeout=2'
 primary_slot_name = '{name}'
-"""  # noqa: E501
+"""
 
 _HBA = """
 host all         all        127.0.0.0/8 scram-sha-256
@@ -62,7 +62,7 @@ create table orders (id bigserial primary key, ref uuid not null, region text no
 create index orders_ref on orders (ref)
 create table heartbeat (id integer primary key, at timestamptz not null)
 insert into heartbeat values (1, clock_timestamp())
-"""  # noqa: E501
+"""
 
 _SYNC = """
 alter system set synchronous_standby_names = 'west'

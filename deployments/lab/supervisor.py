@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TextIO
 
@@ -21,6 +22,8 @@ from .errors import LabError
 from .programs import Programs, environment
 from .world import Options, World
 
+_TRIES = 60
+_log = logging.getLogger(__name__)
 PASSWORD_FILE = "password"  # noqa: S105 - a file's name
 
 
@@ -31,6 +34,8 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, required=True)
     parser.add_argument("--report", type=int, required=True, help="file descriptor for one line of JSON")
     given = parser.parse_args()
+    if os.fork():  # an orphan from here on: nobody has to wait for it, and no terminal reaches it
+        os._exit(0)
     addresses = Addresses(given.lab)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     os.set_inheritable(given.report, False)
@@ -44,11 +49,14 @@ def main() -> None:
 def _held(addresses: Addresses) -> str | None:
     """Take the lab's lock for the life of this process; return why not."""
     lock = os.open(addresses.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return f"lab {addresses.number}: another supervisor holds it"
-    return None
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)  # one that is ending, or somebody who only looks
+        else:
+            return None
+    return "another supervisor holds it"
 
 
 async def _live(addresses: Addresses, options: Options, report: TextIO) -> str | None:
@@ -74,7 +82,7 @@ async def _live(addresses: Addresses, options: Options, report: TextIO) -> str |
         await asyncio.gather(up, return_exceptions=True)
         server.shutdown()
     except (LabError, OSError) as problem:
-        logging.exception("lab %d", addresses.number)
+        _log.exception("lab %d", addresses.number)
         _keep_last_words(addresses.folder / "logs")
         error = str(problem)
     finally:
@@ -87,7 +95,7 @@ def _keep_last_words(logs: Path) -> None:
     """Copy the ends of the logs, which go with the folder, into the supervisor's own, which stays."""
     for log in sorted(logs.glob("*.log")):
         end = log.read_text(errors="replace").splitlines()[-15:]
-        logging.error("%s ended with\n%s", log.name, "\n".join(end))
+        _log.error("%s ended with\n%s", log.name, "\n".join(end))
 
 
 def _make_folder(folder: Path) -> str:

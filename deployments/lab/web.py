@@ -21,9 +21,9 @@ class Answer:
         return json.loads(self.body)
 
 
-async def call(endpoint: Endpoint, method: str, path: str, content: object = None, *, timeout: float) -> Answer:
-    """Make one request on a connection of its own. Fails with OSError, also after `timeout` seconds (TimeoutError)."""
-    async with asyncio.timeout(timeout):
+async def call(endpoint: Endpoint, method: str, path: str, content: object = None, *, seconds: float) -> Answer:
+    """Make one request on a connection of its own. Fails with OSError, also after `seconds` (TimeoutError)."""
+    async with asyncio.timeout(seconds):
         reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
         try:
             body = b"" if content is None else json.dumps(content).encode()

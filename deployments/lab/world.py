@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import functools
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from . import binaries
-from .addresses import NODES, SERVICE_NAME, WAYS, Addresses, NodeName
+from .addresses import NODES, SERVICE_NAME, Addresses, NodeName
 from .balancer import Balancer
 from .database import Database
-from .errors import LabError, Refused
+from .errors import LabError
 from .events import EventLog
 from .fleet import Fleet
 from .names import Record, Responder, Zone
@@ -78,7 +78,7 @@ class World:
             await self._unfollow()
             await self.fleet.stop()
             self._zone, self._groups = None, {}
-            await call(self.addresses.cloud, "POST", "/lab/reset", timeout=_CLOUD_TIMEOUT)
+            await self._tell("/lab/reset", {})
             await self.database.build()
             (self.addresses.folder / TRAFFIC_FILE).unlink(missing_ok=True)
             await self._flow()
@@ -152,7 +152,9 @@ class World:
 
     def _all_in_service(self) -> bool:
         counts = {region: len(self.fleet.targets(region)) for region in NODES}
-        return bool(self._groups) and bool(self._zone) and all(counts[at] == self._groups[at]["desired"] for at in NODES)
+        return (
+            bool(self._groups) and bool(self._zone) and all(counts[at] == self._groups[at]["desired"] for at in NODES)
+        )
 
     async def _until(self, what: str, holds: Any) -> None:
         try:
@@ -167,15 +169,21 @@ class World:
     async def _follow(self) -> None:
         """Carry the cloud's wishes to the fleet and the zone, and the fleet's state to the cloud, for ever."""
         while True:
-            with contextlib.suppress(OSError):  # a control plane that is away changes nothing that runs
-                answer = await call(self.addresses.cloud, "GET", "/lab/world", timeout=_CLOUD_TIMEOUT)
-                if (world := answer.json()) is not None:
+            with contextlib.suppress(OSError, LabError):  # a control plane that is away changes nothing that runs
+                answer = await call(self.addresses.cloud, "GET", "/lab/world", seconds=_CLOUD_TIMEOUT)
+                if answer.status == 200 and (world := answer.json()) is not None:
                     self._groups = world["groups"]
                     self._zone = _zone(world["records"])
                     self.fleet.follow(world["groups"])
                 if reports := self.fleet.reports():
-                    await call(self.addresses.cloud, "POST", "/lab/instances", reports, timeout=_CLOUD_TIMEOUT)
+                    await self._tell("/lab/instances", reports)
+                    self.fleet.reported(reports)
             await asyncio.sleep(_PERIOD)
+
+    async def _tell(self, path: str, content: object) -> None:
+        answer = await call(self.addresses.cloud, "POST", path, content, seconds=_CLOUD_TIMEOUT)
+        if answer.status != 200:
+            raise LabError(f"the cloud answered {answer.status} to {path}; see {self.addresses.folder}/logs/cloud.log")
 
     async def _unfollow(self) -> None:
         if self._following is not None:
@@ -188,9 +196,3 @@ class World:
 def _zone(records: list[dict[str, Any]]) -> Zone:
     found = [Record(one["Name"], one["Type"], one["TTL"] or 0, tuple(one["ResourceRecords"])) for one in records]
     return {(record.name, record.type): record for record in found}
-
-
-def known_way(way: str) -> Any:
-    if way not in WAYS:
-        raise Refused(f"no way {way!r}; ways are {', '.join(WAYS)}")
-    return way

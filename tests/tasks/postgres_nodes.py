@@ -140,10 +140,10 @@ class Node:
 
     def server(self, user: str = "failover", **more: object) -> Server:
         return Server.model_validate(
-            {"host": self.host, "port": self.port, "database": "postgres", "user": user, **more}
+            {"host": self.host, "port": self.port, "database": "postgres", "user": user} | more
         )
 
-    def start(self) -> Node:
+    def start(self, *, ready: bool = True) -> Node:
         log = (self.data / "log").open("ab")
         self.process = subprocess.Popen(
             [str(self.installation.binaries / "postgres"), "-D", str(self.data)],
@@ -155,10 +155,26 @@ class Node:
             **self.installation.as_user,  # type: ignore[call-overload]
         )
         log.close()
+        if not ready:
+            return self
         try:
             until(self.ready)
         except AssertionError:
             raise AssertionError((self.data / "log").read_text()[-2000:]) from None
+        return self
+
+    def start_fenced(self) -> Node:
+        """Start a server that rejects this test's sessions: wait until it says so."""
+        self.start(ready=False)
+
+        def rejected() -> bool:
+            try:
+                self.session("nobody").close()
+            except psycopg.Error as error:
+                return "pg_hba.conf" in str(error)
+            return True
+
+        until(rejected)
         return self
 
     def ready(self) -> bool:
@@ -206,6 +222,12 @@ class Node:
 
     def freeze(self) -> None:
         self.signal(signal.SIGSTOP)
+
+    def freeze_receiver(self) -> None:
+        """Stop the WAL receiver alone: the standby answers, and receives nothing."""
+        for pid in self.pids():
+            if b"walreceiver" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         self.signal(signal.SIGCONT)

@@ -1,0 +1,99 @@
+"""A lab's supervisor from outside: whether it lives, how it starts, how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .addresses import Addresses, base_folder
+from .cleanup import sweep
+from .errors import LabError
+from .processes import Identity
+from .programs import MARK, package_path
+
+_UP = 90.0  # seconds; 3 to 5 on a machine of 2 cores
+_END = 10.0  # seconds from SIGTERM to SIGKILL
+
+
+def log(addresses: Addresses) -> Path:
+    """Where the supervisor writes; outside the lab's folder, which goes when it fails."""
+    return base_folder() / f"{addresses.number}.log"
+
+
+def lives(addresses: Addresses) -> bool:
+    """Whether a supervisor holds the lab's lock."""
+    try:
+        with addresses.lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def start(addresses: Addresses, options: dict[str, Any]) -> None:
+    """Start the supervisor and return when its lab is ready. Fails with its reason; the caller sweeps."""
+    _prepare(base_folder())
+    ours, theirs = os.pipe()
+    argv = [sys.executable, "-m", "deployments.lab.supervisor", "--lab", str(addresses.number)]
+    with os.fdopen(ours, "rb") as report:
+        with os.fdopen(theirs, "wb"), log(addresses).open("wb") as output:
+            subprocess.run(  # noqa: S603 - our own program; it returns at once and goes on as a daemon
+                [*argv, "--options", json.dumps(options), "--report", str(theirs)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs],
+                start_new_session=True,
+                cwd=base_folder(),
+                env=os.environ | {"PYTHONPATH": package_path(), "PYTHONSAFEPATH": "1", MARK: str(addresses.folder)},
+                check=False,
+            )
+        answered = select.select([report], [], [], _UP)[0]
+        line = report.readline() if answered else b""
+    if not line:
+        last = log(addresses).read_text(errors="replace").strip().splitlines()[-1:]
+        raise LabError(f"lab {addresses.number}: its supervisor did not come up: {''.join(last) or 'it said nothing'}")
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise LabError(f"lab {addresses.number}: {answer['error']}; {log(addresses)} tells more")
+
+
+def end(addresses: Addresses) -> list[str]:
+    """End the supervisor nicely, else by force, and sweep; return what had been left over."""
+    identity = _recorded(addresses.folder / "state.json")
+    until = time.monotonic() + _END
+    number = signal.SIGTERM
+    while identity is not None and identity.alive and lives(addresses):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(identity.pid, number)
+        time.sleep(0.05)
+        number = signal.SIGTERM if time.monotonic() < until else signal.SIGKILL
+    return sweep(addresses)
+
+
+def _recorded(state: Path) -> Identity | None:
+    try:
+        row = json.loads(state.read_text())[0]
+        return Identity(row["pid"], row["started"])
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
+
+
+def _prepare(base: Path) -> None:
+    """Make the folder of all labs; refuse one that somebody else could have made in a folder open to all."""
+    base.mkdir(mode=0o711, exist_ok=True)
+    info = base.lstat()
+    if info.st_uid != os.getuid() or info.st_mode & 0o022 or not base.is_dir() or base.is_symlink():
+        raise LabError(f"{base}: is not a folder of yours alone; remove it, or set TMPDIR to another place")
+    base.chmod(0o711)
