@@ -14,6 +14,8 @@ from uuid import UUID, uuid4, uuid5
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.sorting import TaskRunSort
 from prefect.events import Event, RelatedResource, Resource
 
 from flows.prefect_picture import Shown, StepShown
@@ -39,14 +41,15 @@ class StepRuns:
 
     async def load(self) -> None:
         """Learn what Prefect shows already, for a run that somebody else told about before."""
-        found: list[Any] = []
-        while True:
+        ours = FlowRunFilter(id=FlowRunFilterId(any_=[self._flow_run]))
+        found: list[TaskRun] = []
+        while len(found) % _PAGE == 0:
             page = await self._client.read_task_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[self._flow_run])), limit=_PAGE, offset=len(found)
+                flow_run_filter=ours, sort=TaskRunSort.ID_DESC, limit=_PAGE, offset=len(found)
             )
-            found += page
-            if len(page) < _PAGE:
+            if not page:
                 break
+            found += page
         by_id = {run.id: run.state for run in found if run.state is not None}
         for step in self._plan.steps:
             state = by_id.get(self.task_run(step.id))

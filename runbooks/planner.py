@@ -151,6 +151,7 @@ def _objectives(loaded: Loaded, findings: Findings) -> tuple[timedelta | None, t
         findings.add(("objectives",), "names no rto; write rto: 15m, or a tier")
     elif rto is not None and rto <= timedelta(0):
         findings.add(("objectives", "rto"), "must be longer than 0s")
+        rto = None
     return rto, rpo
 
 

@@ -87,6 +87,7 @@ class Checked:
 def failed(error: Exception, operation: str, parameters: Mapping[str, Any]) -> ActionFailed:
     """Translate an error of botocore: what AWS refused, its code, whether asking later may help."""
     from botocore import exceptions
+    from botocore.parsers import ResponseParserError
 
     of = next((f" for '{value}'" for value in parameters.values() if isinstance(value, str)), "")
     attempted = f"{operation}{of}"
@@ -99,7 +100,7 @@ def failed(error: Exception, operation: str, parameters: Mapping[str, Any]) -> A
             f"AWS refused {attempted}: {message}", attempted=attempted, code=code, retry=code in RETRY or status >= 500
         )
     code = type(error).__name__
-    lost = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.ResponseParserError)
+    lost = (exceptions.HTTPClientError, exceptions.ConnectionError, ResponseParserError)
     if isinstance(error, lost):
         what = "no answer in time" if "Timeout" in code else f"no usable answer ({code})"
         return ActionFailed(f"AWS gave {what} to {attempted}", attempted=attempted, code=code, retry=True)

@@ -123,7 +123,7 @@ def test_the_place_of_a_reference_is_exact():
 def test_a_literal_secret_is_refused_where_it_comes_from():
     body = STEPS.format("login: '${target.west}'") + "targets: {live: {west: {host: h, password: hunter2}}}"
     problem = only(plan_problems(body))
-    assert problem.startswith("4:47: steps[1] (last).with.login.password: a secret does not belong")
+    assert problem.startswith("4:44: steps[1] (last).with.login.password: a secret does not belong")
     assert "hunter2" not in problem
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import cache
+from typing import Any
 
 import pytest
 from tasks.clients import Clients
@@ -52,3 +54,35 @@ def clients() -> Iterator[Clients]:
     made = Clients(timeout=timedelta(seconds=3))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def aws(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Moto's server, empty, with the environment that leads boto3 to it."""
+    import httpx
+
+    httpx.post(f"{moto_server}/moto-api/reset", trust_env=False).raise_for_status()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_server)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    return moto_server
+
+
+@cache
+def real(service: str, region: str, endpoint: str) -> Any:
+    """A boto3 client of the test's own; making one takes long."""
+    import boto3
+
+    return boto3.session.Session().client(service, region_name=region, endpoint_url=endpoint)

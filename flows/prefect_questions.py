@@ -1,0 +1,153 @@
+"""What people are asked through Prefect: the open questions of an execution, their forms, and what an answer means.
+
+Must never happen: an approval that nobody gave. The form's default is no answer, a name is required, and whatever is
+neither (a plain Resume, a form sent empty) is refused here with a sentence. Nothing here calls Prefect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from flows.clock import recovery_deadline
+from flows.events import Answer, ApprovalGiven, Choice, DecisionOpened, GateOpened
+from flows.gates import Asked, may_answer
+from flows.journal import InboxEntry, SaidAboutFailure, SaidAboutGate
+from flows.prefect_picture import Shown
+from flows.rules import manual_gate
+from flows.state import ExecutionState
+from runbooks.model import Approval
+from runbooks.plan import Plan
+
+NO_ANSWER = "no answer"
+HOW = "prefect-form"
+_GATE = {"approve": Answer.approve, "deny": Answer.deny}
+_MANUAL = {"done": Answer.approve, "not done": Answer.deny}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One open question: a gate, a manual step, or what to do about a failed step."""
+
+    kind: Literal["gate", "manual", "failure"]
+    subject: str
+    """Name of the gate or the step."""
+    opened: datetime
+    """Tells it from the same question asked again."""
+    deadline: datetime
+    options: tuple[str, ...]
+    text: str
+    """Markdown: what is asked, the evidence, what silence means."""
+
+    @property
+    def key(self) -> tuple[str, str, datetime]:
+        """What makes it the same question."""
+        return (self.kind, self.subject, self.opened)
+
+    @property
+    def name(self) -> str:
+        """The child flow's name."""
+        return f"{ {'gate': 'approve', 'manual': 'do', 'failure': 'decide'}[self.kind] }: {self.subject}"
+
+    def form(self) -> type[BaseModel]:
+        """The form; without an answer and a name it says nothing."""
+        decision: Any = Literal[(NO_ANSWER, *self.options)]
+        name = Annotated[str, Field(title="Your name", max_length=200)]
+        reason = Annotated[str, Field(title="Reason", max_length=2000)]
+        return create_model(
+            "Answer", __config__=ConfigDict(extra="forbid"), decision=(decision, Field(NO_ANSWER, title="Decision")),
+            name=(name, ...), reason=(reason, ""),
+        )  # fmt: skip
+
+    def said(self, values: Mapping[str, Any]) -> InboxEntry | str:
+        """What a sent form says, or why it says nothing."""
+        decision, name = str(values.get("decision") or NO_ANSWER), str(values.get("name") or "").strip()
+        reason = str(values.get("reason") or "").strip()
+        if decision not in self.options:
+            return "nothing was decided: choose a decision"
+        if not name:
+            return f"'{decision}' came without a name, so it does not count: say who you are"
+        if self.kind == "failure":
+            return SaidAboutFailure(step=self.subject, choice=Choice(decision), by=name, how=HOW, reason=reason)
+        answer = {**_GATE, **_MANUAL}[decision]
+        return SaidAboutGate(gate=self.subject, answer=answer, by=name, how=HOW, reason=reason)
+
+
+def open_questions(plan: Plan, state: ExecutionState, execution: str) -> tuple[Question, ...]:
+    """Every question that people are asked now."""
+    if state.finished is not None or state.interrupted is not None:
+        return ()
+    gates = [record.opened for record in state.gates.values() if record.waiting and record.opened]
+    failures = [record.opened for record in state.decisions.values() if record.closed is None]
+    return (
+        *(_about_gate(plan, state, opened, execution) for opened in gates),
+        *(_about_failure(plan, state, opened, execution) for opened in failures),
+    )
+
+
+def closing(question: Question, state: ExecutionState) -> Shown:
+    """How a question ended that is not open any more, for the child flow run that asked it."""
+    if question.kind == "failure":
+        closed = (record := state.decisions.get(question.subject)) and record.closed
+        if not closed:
+            return Shown("CANCELLED", "Withdrawn", "nobody is asked any more")
+        return Shown("COMPLETED", "Decided", f"{closed.choice.value} by {closed.by}" + (f": {closed.reason}" if closed.reason else ""))
+    gate = state.gate(question.subject).closed
+    if gate is None:
+        return Shown("CANCELLED", "Withdrawn", "nobody is asked any more")
+    said = f"{', '.join(gate.by) or 'nobody'}" + (f": {gate.reason}" if gate.reason else "")
+    return Shown("COMPLETED", "Approved", said) if gate.approved else Shown("FAILED", "Refused", said)
+
+
+def _about_gate(plan: Plan, state: ExecutionState, opened: GateOpened, execution: str) -> Question:
+    known = plan.gate_by_name.get(opened.gate)
+    rule = (known or manual_gate(plan.by_id[opened.gate])).rule
+    silence = "it proceeds" if rule.on_timeout == "proceed" else "nothing is done"
+    lines = [f"**{opened.question}**", ""]
+    lines += [f"- {one}" for one in opened.evidence]
+    if opened.covers:
+        lines.append(f"- lets act: {', '.join(opened.covers)}")
+    if rule.approvers:
+        lines.append(f"- who may answer: {', '.join(rule.approvers)}")
+    if rule.exclude_initiator and state.started is not None:
+        lines.append(f"- {state.started.initiator} started the run and may not approve it")
+    if rule.quorum > 1:
+        lines.append(f"- {rule.quorum} different people must approve")
+    lines += [f"- {one.by} said {one.answer.value}{_doubt(rule, one, opened, state)}" for one in state.gate(opened.gate).answers]
+    lines += ["", _times(plan, state, opened.deadline, silence), _command(execution, opened.gate)]
+    options = tuple(_MANUAL if opened.manual else _GATE)
+    kind: Literal["gate", "manual"] = "manual" if opened.manual else "gate"
+    return Question(kind, opened.gate, opened.at, opened.deadline, options, "\n".join(lines))
+
+
+def _doubt(rule: Approval, given: ApprovalGiven, opened: GateOpened, state: ExecutionState) -> str:
+    if state.started is None:
+        return ""
+    asked = Asked(opened.at, opened.deadline, state.started.initiator, state.started.mode)
+    wrong = may_answer(rule, given.by, asked, given.given_at)
+    return f", which does not count: {wrong}" if wrong else ""
+
+
+def _about_failure(plan: Plan, state: ExecutionState, opened: DecisionOpened, execution: str) -> Question:
+    lines = [
+        f"**{opened.step} failed. What now?**", "", f"- {opened.reason}", "",
+        _times(plan, state, opened.deadline, f"the answer is {opened.default.value}"),
+        _command(execution, opened.step),
+    ]  # fmt: skip
+    options = tuple(option.value for option in opened.options)
+    return Question("failure", opened.step, opened.at, opened.deadline, options, "\n".join(lines))
+
+
+def _times(plan: Plan, state: ExecutionState, deadline: datetime, silence: str) -> str:
+    return (
+        f"Without an answer until {deadline:%H:%M:%S} UTC, {silence}. "
+        f"The RTO ends at {recovery_deadline(state, plan):%H:%M:%S} UTC.\n"
+    )
+
+
+def _command(execution: str, subject: str) -> str:
+    return f"Without Prefect: `failover approve {execution} {subject}` or `failover deny {execution} {subject}`."
