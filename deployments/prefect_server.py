@@ -86,7 +86,7 @@ def start(home: Path, port: int | None = None) -> Server:
     chosen = port if port is not None else _free_port()
     with (home / _LOG).open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1",
+            [sys.executable, "-m", "uvicorn", "--factory", "deployments.prefect_app:create_app", "--host", "127.0.0.1",
              "--port", str(chosen), "--timeout-keep-alive", "5", "--log-level", "warning"],
             env=_environment(home, chosen), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip

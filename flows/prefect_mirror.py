@@ -36,6 +36,8 @@ TICK = 0.1
 """Seconds between two looks at the engine's queue."""
 POLL = 0.5
 """Seconds between two looks at the forms and at whether somebody pressed Cancel."""
+CALL = 5.0
+"""Seconds that one round of requests may take."""
 LONGEST_PAUSE = 5.0
 """Seconds between two tries while Prefect does not answer."""
 
@@ -74,10 +76,12 @@ class Mirror:
         while True:
             self.drain(logger)
             try:
-                await self._sync()
-                await self._poll(cancelled)
+                async with asyncio.timeout(CALL):
+                    await self._sync()
+                    await self._poll(cancelled)
                 pause, self._silent = TICK, False
             except Exception as error:  # noqa: BLE001 - an observer may be broken in any way, and costs nothing
+                self._prepared = False  # what was told may be lost: look first
                 if not self._silent:
                     logger.warning("Prefect does not answer (%s: %s); the failover goes on", type(error).__name__, error)
                 pause, self._silent = min(LONGEST_PAUSE, pause * 2), True

@@ -39,8 +39,12 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-Slugs = Annotated[tuple[Slug, ...], BeforeValidator(_as_list)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+Slugs = Annotated[tuple[Slug, ...], BeforeValidator(_as_list, json_schema_input_type=Slug | tuple[Slug, ...])]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_list, json_schema_input_type=str | tuple[str, ...])]
+Modes = Annotated[
+    tuple[Literal["drill"], ...],
+    BeforeValidator(_as_list, json_schema_input_type=Literal["drill"] | tuple[Literal["drill"], ...]),
+]
 
 
 class Objectives(Part):
@@ -102,9 +106,7 @@ class Approval(Part):
     )
     budget: Duration | None = Field(None, description="Share of the RTO for people's time; the timeout when missing.")
     escalate_to: Texts = Field((), description="Who may answer as well after half of the timeout.")
-    preapprove: Annotated[tuple[Literal["drill"], ...], BeforeValidator(_as_list)] = Field(
-        (), description="Modes in which the gate opens by itself: drill."
-    )
+    preapprove: Modes = Field((), description="Modes in which the gate opens by itself: drill.")
 
 
 class Retry(Part):

@@ -192,7 +192,7 @@ class _Composer:
             if key in items:
                 first = self.keys[(*path, key)]
                 self.report((*path, key), event, f"'{clip(key)}' is given twice, first on line {first.line}; keep one")
-                _drain(value_event, events)
+                self.skip(value_event, events)
                 continue
             self.keys[(*path, key)] = self.place(event)
             items[key] = self.node(value_event, events, (*path, key))
@@ -206,10 +206,20 @@ class _Composer:
                 return self.plain_key(event, path)
             self.visible(event, (*path, event.value))
             return event.value
-        _drain(event, events)
+        self.skip(event, events)
         wrong = "?"  # stands for its name, so that the rest can still be read
         self.report((*path, wrong), event, "a key is plain text; write its name without anchors, tags or structure")
         return wrong
+
+    def skip(self, event: Event, events: Iterator[Event]) -> None:
+        """Read over a node."""
+        depth = int(isinstance(event, MappingStartEvent | SequenceStartEvent))
+        while depth:
+            if depth > DEEPEST:
+                self.stop(event, f"is nested more than {DEEPEST} deep; a runbook is flatter")
+            event = next(events)
+            depth += isinstance(event, MappingStartEvent | SequenceStartEvent)
+            depth -= isinstance(event, MappingEndEvent | SequenceEndEvent)
 
     def plain_key(self, event: ScalarEvent, path: Path) -> str:
         word = event.value
@@ -257,12 +267,3 @@ class _Composer:
 
     def stop(self, event: Event, message: str) -> None:
         raise RunbookError([*self.problems(), Problem(self.place(event), "", message)])
-
-
-def _drain(event: Event, events: Iterator[Event]) -> None:
-    """Skip the rest of a node."""
-    depth = int(isinstance(event, MappingStartEvent | SequenceStartEvent))
-    while depth:
-        event = next(events)
-        depth += isinstance(event, MappingStartEvent | SequenceStartEvent)
-        depth -= isinstance(event, MappingEndEvent | SequenceEndEvent)

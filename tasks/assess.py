@@ -51,9 +51,9 @@ class Assessment(Frozen):
 
 
 class AssessSeverity(Probe[Assessment]):
-    """Grade the incident P1 to P4 and choose evacuate, repair or wait by the first rule that fits.
+    """Grade the incident P1 to P4 and choose evacuate, repair or wait by rules.
 
-    When no rule fits it is P4 and wait. `repair` and `wait` end the run without a change.
+    The first rule that fits wins. When none fits it is P4 and wait. `repair` and `wait` end the run without a change.
     """
 
     name: ClassVar[str] = "assess.severity"

@@ -124,7 +124,7 @@ class Clients:
         return answers
 
     def http(self) -> httpx.Client:
-        """An httpx client (keep-alive, no redirects, no proxies from the environment) that checks before each request."""
+        """Give an httpx client that checks before each request; no redirects, no proxies from the environment."""
         import httpx
 
         def make() -> httpx.Client:
@@ -137,7 +137,7 @@ class Clients:
         return self.keep("http", make, lambda client: client.close())
 
     def postgres(self, server: Server) -> Session:
-        """A session (autocommit) on a PostgreSQL server, kept for this attempt; every statement checks first."""
+        """Give a session (autocommit) on a PostgreSQL server, kept for this attempt; every statement checks first."""
         from tasks.postgres_server import connect
 
         def session() -> Session:
@@ -148,7 +148,7 @@ class Clients:
         return session()
 
     def aws(self, service: str, region: str, endpoint: str | None = None) -> Any:
-        """A boto3 client whose every call checks first; no retries of its own (the engine retries and looks first)."""
+        """Give a boto3 client whose every call checks first; no retries of its own (the engine looks again first)."""
         from tasks.aws.session import client
 
         return client(service, region, endpoint, self.check, self.timeout)

@@ -54,7 +54,7 @@ class Plane(StrEnum):
     control = "control"
 
 
-def _duration_schema(source: Any, handler: Any) -> core_schema.CoreSchema:
+def _duration_schema(_source: Any, _handler: Any) -> core_schema.CoreSchema:
     """Take a timedelta or text with a unit ('90s'); give text with a unit back to JSON."""
     from tasks.durations import format_duration
 
@@ -67,7 +67,7 @@ def _duration_schema(source: Any, handler: Any) -> core_schema.CoreSchema:
     )
 
 
-def _duration_json_schema(schema: Any, handler: Any) -> dict[str, Any]:
+def _duration_json_schema(_schema: Any, _handler: Any) -> dict[str, Any]:
     return {"type": "string", "pattern": r"^\s*([0-9.]+(ms|s|m|h|d)\s*)+$"}
 
 
@@ -132,7 +132,7 @@ class Action(Frozen, ABC, Generic[StateT]):
 
     @abstractmethod
     def done(self, state: StateT) -> bool:
-        """Pure: is the world as this step wants it?"""
+        """Tell, purely, whether the world is as this step wants it."""
 
     def fold(self, earlier: Seen[StateT] | None, now: Seen[StateT]) -> StateT:
         """Pure: join what was seen before with what is seen now, for states that hold a history ('since when')."""

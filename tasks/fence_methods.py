@@ -23,7 +23,7 @@ FROM pg_stat_activity
 WHERE backend_type IN ('client backend', 'logical replication worker', 'logical replication apply worker',
                        'logical replication parallel worker', 'logical replication tablesync worker')
   AND pid <> pg_backend_pid()"""
-_HOST_STATES: dict[object, HostState] = {
+_HOST_STATES: dict[str, HostState] = {
     "running": "running",
     "frozen": "frozen",
     "stopping": "stopping",
@@ -136,7 +136,7 @@ def _why(answer: Node | ActionFailed | Exception | Late) -> str:
 def _ask_provider(step: Fence, clients: Clients) -> tuple[HostState, bool, str]:
     if step.method.command:
         return _ask_command(step.method.command, clients)
-    assert step.method.control is not None
+    assert step.method.control is not None  # noqa: S101 - Method has exactly one way
     return _ask_control(step.method.control, clients)
 
 
@@ -148,7 +148,7 @@ def _ask_control(control: ByControl, clients: Clients) -> tuple[HostState, bool,
         stays_off = body.get("stays_off", False) is True
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ActionFailed(
-            f"{control.url} gave no state; expected JSON with `state` (running, frozen, stopping, stopped) and `stays_off`",
+            f"{control.url} gave no state; expected JSON with `stays_off` and `state`: {', '.join(_HOST_STATES)}",
             attempted=f"GET {control.url}",
         ) from None
     return state, stays_off, f"its provider says {state}" + (" and stays off" if stays_off else "")

@@ -82,10 +82,10 @@ class Smoke(Frozen):
 
 
 class SmokeTest(Probe[Smoke]):
-    """Send requests such as customers do until they succeed within limits, several looks in a row.
+    """Send requests such as customers do until they succeed, several looks in a row.
 
-    Each request uses a new connection and, where `name_servers` are given, their present answer: what a new customer would
-    see. A request that is not GET, HEAD or OPTIONS leaves something behind: such a test does not run in a dry run.
+    Each request uses a new connection and, where `name_servers` are given, their present answer: what a new customer
+    would see. A request that is not GET, HEAD or OPTIONS leaves something behind: no such test in a dry run.
     """
 
     name: ClassVar[str] = "http.smoke_test"

@@ -52,7 +52,8 @@ SELECT pg_try_advisory_lock(%(lock)s::bigint),
        set_config('tcp_keepalives_count', '3', false)"""
 _LOCK_HOLDER = """
 SELECT pid, application_name, client_addr::text FROM pg_locks JOIN pg_stat_activity USING (pid)
-WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32 | objid::bigint) = %(lock)s::bigint AND objsubid = 1"""
+WHERE locktype = 'advisory' AND granted AND objsubid = 1
+  AND (classid::bigint << 32 | objid::bigint) = %(lock)s::bigint"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Facts:
 def facts(session: Session) -> Facts:
     """Ask a server for all that it says of itself."""
     row = session.execute(_FACTS).fetchone()
-    assert row is not None
+    assert row is not None  # noqa: S101 - such a SELECT gives one row
     return Facts(*row)
 
 
@@ -228,8 +229,8 @@ def _try_write(session: Session) -> tuple[bool, str]:
 def promote(standby: Server, clear_synchronous: bool, clients: Clients) -> None:
     """Send pg_promote without waiting, as the only one who may.
 
-    The session lock is taken on the candidate itself and kept, with its session, until the attempt ends: two engines that
-    both believe they hold the lease still cannot both promote, and the lock survives the promotion. It ends with the session.
+    The session lock is taken on the candidate itself and kept, with its session, until the attempt ends: two engines
+    that both believe they hold the lease still cannot both promote. It survives the promotion and ends with the session.
     """
     session = clients.postgres(standby)
     with asking(standby, "pg_promote"):
@@ -251,7 +252,7 @@ def promote(standby: Server, clear_synchronous: bool, clients: Clients) -> None:
 def _clear_synchronous(session: Session) -> None:
     """Clear names that no attached standby answers to: the first commit would wait for them for ever.
 
-    Possible in recovery too (it writes a file of this server only), so that no commit gets between promotion and reload.
+    Possible in recovery too (it writes a file of this server only), so no commit gets between promotion and reload.
     """
     row = session.execute(
         "SELECT current_setting('synchronous_standby_names') <> '' AND NOT EXISTS (SELECT FROM pg_stat_replication"

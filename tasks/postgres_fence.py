@@ -36,8 +36,8 @@ class ByCommand(Frozen):
 class BySql(Frozen):
     """Reject everyone but the engine's role in the node's pg_hba.conf, and end all other sessions.
 
-    Needs PostgreSQL 16, a superuser role that only the engine uses, and a node that still answers. Written to the node's
-    own file, so it survives a restart and is not replicated to the standby, as REVOKE or ALTER DATABASE would be.
+    Needs PostgreSQL 16, a superuser role that only the engine uses, and a node that still answers. Written to the
+    node's own file, so it survives a restart and does not reach the standby, as REVOKE or ALTER DATABASE would.
     """
 
     as_client: Server | None = Field(
@@ -149,7 +149,8 @@ class Fence(Change[Fencing]):
             "command": f"run '{self._stop_command}'",
             "sql": "reject its clients",
         }
-        return f"fence {self.node.name}: {before.state} -> {'rejecting' if self.method.sql else 'stopped'}, {how[self.method.kind]}"
+        after = "rejecting" if self.method.sql else "stopped"
+        return f"fence {self.node.name}: {before.state} -> {after}, {how[self.method.kind]}"
 
     @property
     def _stop_command(self) -> str:
@@ -170,11 +171,12 @@ class Fence(Change[Fencing]):
         if self.method.sql is None:
             return None
         if before.server_version is not None and before.server_version < 160000:
-            return f"{self.node.name} runs PostgreSQL {before.server_version // 10000}, method sql needs 16; use control or command"
+            version = before.server_version // 10000
+            return f"{self.node.name} runs PostgreSQL {version}, method sql needs 16; use control or command"
         if before.shared_role:
             return (
-                f"role '{self.node.user}' on {self.node.name} is also used by {before.shared_role} session(s) that are not "
-                "the engine's, so they could write past the fence; give the engine a role of its own"
+                f"role '{self.node.user}' on {self.node.name} is also used by {before.shared_role} session(s) that are "
+                "not the engine's, so they could write past the fence; give the engine a role of its own"
             )
         return None
 

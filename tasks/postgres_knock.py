@@ -1,4 +1,4 @@
-"""Knock at a PostgreSQL server without a session: libpq hides the SQLSTATE of a connect that failed, the wire does not."""
+"""Knock at a PostgreSQL server: libpq hides the SQLSTATE of a connect that failed, the wire does not."""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ class Promote(Change[Promotion]):
 
     Sent again every 50 ms until it is out of recovery: no 5-second stall. A session advisory lock on the standby keeps
     rivals (in the same database) out until the attempt ends. Inherited synchronous_standby_names without an attached
-    standby would hang every commit: they are cleared, and both values reported. Cannot be undone: the way back is a new failover.
+    standby would hang every commit: they are cleared, and both values reported. Cannot be undone: the way back is a
+    new failover.
     """
 
     name: ClassVar[str] = "postgres.promote"
@@ -76,7 +77,7 @@ class Promote(Change[Promotion]):
     )
     synchronous: Literal["clear", "keep"] = Field(
         "clear",
-        description="Inherited synchronous_standby_names without an attached standby: clear them, or keep commits waiting.",
+        description="Inherited synchronous_standby_names that nobody attached answers to: clear, or keep commits waiting.",
     )
 
     @model_validator(mode="after")
@@ -148,7 +149,7 @@ class Promote(Change[Promotion]):
         if before.received_lsn is None and before.heartbeat_at is None:
             return f"{before.endpoint} has received no WAL since it started and shows no heartbeat: it may be any age"
         if before.replay_paused:
-            return f"replay is paused on {before.endpoint}; run pg_wal_replay_resume() there if what it holds back is wanted"
+            return f"replay is paused on {before.endpoint}; run pg_wal_replay_resume() there if the rest is wanted"
         if self.max_loss is not None:
             limit, loss = self.max_loss.total_seconds(), before.loss_seconds_at_most
             if loss is None:
@@ -173,8 +174,8 @@ class Promote(Change[Promotion]):
         """Say who becomes primary and what may be lost."""
         loss = "unknown" if before.loss_seconds_at_most is None else f"at most {before.loss_seconds_at_most:.1f} s"
         return (
-            f"promote {self.standby.name}: standby -> primary (system {before.system_id}, timeline {before.timeline} -> "
-            f"{before.timeline + 1}), loss {loss}"
+            f"promote {self.standby.name}: standby -> primary (system {before.system_id}, "
+            f"timeline {before.timeline} -> {before.timeline + 1}), loss {loss}"
         )
 
     def act(self, before: Promotion, clients: Clients) -> None:

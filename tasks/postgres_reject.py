@@ -1,12 +1,13 @@
 """Make a PostgreSQL server reject everyone but the engine, in a way that survives its restart.
 
-The rule stands in the node's own pg_hba.conf: the first rule that matches wins, so two lines in front of the file reject
-every role but the engine's. REVOKE, ALTER ROLE or ALTER DATABASE would travel to the standby through the stream and fence
-it too; default_transaction_read_only is overridden by any session; ALTER SYSTEM knows nothing that refuses sessions.
-The stream itself stays: `all` does not match physical replication, which cannot write.
+The rule stands in the node's own pg_hba.conf: the first rule that matches wins, so two lines in front of the file
+reject every role but the engine's. REVOKE, ALTER ROLE or ALTER DATABASE would travel to the standby through the stream
+and fence it too; default_transaction_read_only is overridden by any session; ALTER SYSTEM has nothing that refuses
+sessions. The stream itself stays: `all` does not match physical replication, which cannot write.
 
 Where it ends: a connection that was accepted right before the reload and has not yet said who it is may still get a
-session; it shows in pg_stat_activity and is ended at the next look, and the fence is looked at again before a promotion.
+session; it shows in pg_stat_activity and is ended at the next look, and the fence is looked at again right before a
+promotion. What rewrites pg_hba.conf by itself (Patroni, configuration management) takes the fence away: stop it first.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ END = "# failover fence: end"
 COPY_SUFFIX = ".before-failover"
 _STRANGER = "failover_fence_probe"  # a role nobody has: the rules reject it before it is looked up
 # COPY writes lines as they are when none holds its delimiter, quote or null: bytes that no configuration file holds.
-_COPY = "COPY (SELECT * FROM regexp_split_to_table({}, E'\\n')) TO {} (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02', NULL E'\\x03')"
+_COPY = """
+COPY (SELECT * FROM regexp_split_to_table({}, E'\\n')) TO {}
+(FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02', NULL E'\\x03')"""
 _END_SESSIONS = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE pid <> pg_backend_pid() AND (usename IS DISTINCT FROM session_user OR application_name <> %(ours)s)
@@ -77,7 +80,7 @@ def _rules(role: str) -> str:
 
 def _file(session: Session) -> tuple[str, str]:
     row = session.execute("SELECT f, pg_read_file(f) FROM current_setting('hba_file') f").fetchone()
-    assert row is not None
+    assert row is not None  # noqa: S101 - such a SELECT gives one row
     return str(row[0]), str(row[1]).replace("\r", "")
 
 

@@ -49,7 +49,7 @@ class Following(Frozen):
 
 
 class Replication(Probe[Following]):
-    """Report how far a standby follows its primary and what promoting it now would lose, as a range.
+    """Report how far a standby follows its primary and what promoting it would lose.
 
     The loss is a range: replay lag says nothing about WAL that was never received. Its upper end is the age of the last
     heartbeat that reached the standby; it compares two hosts' clocks, so keep them in step.

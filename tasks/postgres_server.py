@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tasks.postgres_session import Session
 
-# Worth asking again: connection lost (08), no room (53300), being stopped or not yet started (57P0x), serialization (40).
+# Worth asking again: connection lost (08), serialization (40), no room (53300), lock (55P03), stopping or starting (57).
 _TRANSIENT = re.compile(r"08...|40...|53300|55P03|57P0[123]|57014")
 
 
@@ -64,7 +64,7 @@ class Heartbeat(Frozen):
 def connect(server: Server, check: Callable[[], None], timeout: timedelta) -> Session:
     """Open a session (autocommit) that calls `check` right before each statement and waits `timeout` at most.
 
-    Raises ActionFailed when the server cannot be reached or refuses; its `code` is the SQLSTATE when the server sent one.
+    Raises ActionFailed when the server cannot be reached or refuses; its `code` is the SQLSTATE where there is one.
     """
     from tasks.postgres_session import open_session
 

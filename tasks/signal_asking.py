@@ -44,7 +44,7 @@ class Said:
 def ask_all(signals: Mapping[str, Signal], clients: Clients, patience: timedelta) -> tuple[Reading, ...]:
     """Ask every signal at the same time, and hear at the next look who has not answered within a tenth of a second.
 
-    So a party that hangs delays no proof that another one has; when it has hung for `patience` is for the history to say.
+    So a party that hangs delays no proof that another one has; whether it has hung for `patience`, the history says.
     """
     calls: dict[str, Callable[[], Said]] = {
         name: partial(_ask, one, clients, patience) for name, one in signals.items()
@@ -70,7 +70,7 @@ def _ask(signal: Signal, clients: Clients, patience: timedelta) -> Said:
         return _ask_postgres(signal.postgres, clients, patience)
     if signal.standby:
         return _ask_standby(signal.standby, clients)
-    assert signal.control
+    assert signal.control  # noqa: S101 - Signal has exactly one way
     return _ask_control(signal.control, clients, patience)
 
 
@@ -109,8 +109,8 @@ def _ask_tcp(tcp: Tcp, clients: Clients, patience: timedelta) -> Said:
 def _ask_postgres(server: Server, clients: Clients, patience: timedelta) -> Said:
     """Ask on the session that is kept open; when it is lost, ask who answers there now.
 
-    A lost session alone proves no death (an administrator may have ended it): a new one that opens says up, a host that refuses
-    says dead, and a new one that gets no answer is silence.
+    A lost session alone proves no death (an administrator may have ended it): a new one that opens says up, a host
+    that refuses says dead, and a new one that gets no answer is silence.
     """
     import psycopg
 
@@ -155,8 +155,8 @@ def _knock(server: Server, clients: Clients, patience: timedelta) -> Said:
 def _ask_standby(server: Server, clients: Clients) -> Said:
     """Ask the standby when it last heard from its primary.
 
-    It pings a primary that says nothing for wal_receiver_timeout / 2. So a stream younger than that plus a little proves
-    that the primary lives, an older one means an unanswered ping, and an idle primary never looks silent.
+    It pings a primary that says nothing for wal_receiver_timeout / 2. So a stream younger than that plus a little
+    proves that the primary lives, an older one means an unanswered ping, and an idle primary never looks silent.
     """
     import psycopg
 

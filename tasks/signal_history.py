@@ -10,7 +10,6 @@ What must never happen: an outage that was none. So
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -57,7 +56,7 @@ def _heard(step: DetectOutage, reading: Reading, before: Reading | None, at: dat
 
 
 def _proven(step: DetectOutage, reading: Reading, before: Reading | None) -> Reading:
-    """A stream that is gone proves death only if it was fresh at the look before; else its standby gave up on silence."""
+    """A stream that is gone proves death only if it was fresh at the look before; else the standby gave it up."""
     signal = step.signals.get(reading.name)
     if signal is None or signal.kind != "standby" or reading.says is not Says.dead:
         return reading
@@ -135,7 +134,7 @@ def _decide(step: DetectOutage, readings: tuple[Reading, ...], now: Seen[Outage]
     )
     if len(agreeing) >= step.agree:
         outage, reason = True, f"{len(agreeing)} signals agree: {names}"
-    elif all(one.says is Says.up for one in readings):
+    elif readings and all(one.says is Says.up for one in readings):
         up_since = max(one.since for one in readings if one.since)
         if now.at - up_since >= step.up_for:
             outage, reason = False, f"all {len(readings)} signals are up for {step.up_for.total_seconds():g}s"

@@ -1,0 +1,1 @@
+"""Actions on AWS, all through `tasks.aws.session`."""

@@ -35,8 +35,8 @@ class Fleet(Frozen):
 class Scale(Change[Fleet]):
     """Scale an Auto Scaling group out and wait until its instances are in service.
 
-    Never scales in: a group that is larger already is left as it is. Refuses when the group's max size is below what is wanted. Undo:
-    the former size, unless somebody else has changed it since.
+    Never scales in: a group that is larger already is left as it is. Refuses when the group's max size is below what
+    is wanted. Undo: the former size, unless somebody else has changed it since.
     Source: EC2 Auto Scaling API, DescribeAutoScalingGroups and SetDesiredCapacity.
     """
 
@@ -109,8 +109,8 @@ class Scale(Change[Fleet]):
             return
         if now.desired != self.desired:
             raise ActionFailed(
-                f"'{self.group}' was {before.desired}, we set {self.desired}, now it is {now.desired}: someone else changed it, "
-                "so it is left as it is",
+                f"'{self.group}' was {before.desired}, we set {self.desired}, now it is {now.desired}: "
+                "someone else changed it, so it is left as it is",
                 attempted="undo of SetDesiredCapacity",
             )
         self._set(clients, before.desired)

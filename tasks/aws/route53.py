@@ -50,8 +50,9 @@ class Record(Frozen):
 class PointDns(Change[Record]):
     """Point a Route 53 record at new values and wait until Route 53 and the name servers say so.
 
-    Conditional: the former record is deleted and the new one created in one batch, so it fails if somebody changed it meanwhile. In sync is
-    not "seen by users": resolvers keep the old answer for up to the old `ttl`, so lower it well before a failover. Undo: the former record set.
+    Conditional: the former record is deleted and the new one created in one batch, so it fails if somebody changed it
+    meanwhile. In sync is not "seen by users": resolvers keep the old answer for up to the old `ttl`, so lower it well
+    before a failover. Undo: the former record set.
     Source: Route 53 API, ChangeResourceRecordSets and GetChange.
     """
 
@@ -154,7 +155,7 @@ class PointDns(Change[Record]):
     def refuse(self, before: Record) -> str | None:
         """Refuse records that are more than a name and its values."""
         if not before.simple:
-            return f"{before.record} {before.type} is an alias or has a routing policy; this action changes simple records only"
+            return f"{before.record} {before.type} is an alias or has a routing policy; only simple records are changed"
         return None
 
     def explain(self, state: Record) -> str:

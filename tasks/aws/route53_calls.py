@@ -51,7 +51,7 @@ def restore(step: PointDns, before: Record, clients: Clients) -> None:
         return
     if not step.says(now):
         raise ActionFailed(
-            f"{now.record} {now.type} says {', '.join(now.values) or 'nothing'}, which is neither ours nor the former value: "
+            f"{now.record} {now.type} says {', '.join(now.values) or 'nothing'}, neither ours nor the former value: "
             "someone else changed it, so it is left as it is",
             attempted="undo of ChangeResourceRecordSets",
         )

@@ -34,7 +34,7 @@ _lock = threading.Lock()  # boto3's default session may not be shared while it m
 
 
 def client(service: str, region: str, endpoint: str | None, check: Callable[[], None], timeout: timedelta) -> Any:
-    """Give a boto3 client whose every call runs `check` first; the client itself is made once a process (100–300 ms).
+    """Give a boto3 client whose every call runs `check` first; making it costs 100 to 300 ms, once a process.
 
     One attempt a call, no retries of its own: after a lost answer the engine looks again before it acts again.
     """

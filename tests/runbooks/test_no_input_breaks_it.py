@@ -107,7 +107,7 @@ def test_a_mutated_runbook_is_planned_or_refused(text):
     swallow(text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.dictionaries(st.text(max_size=10), st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()), max_size=4))
 def test_any_inputs_are_taken_or_refused(inputs):
     loaded = load_text(REGION, "r.yaml")
@@ -136,9 +136,9 @@ BOMBS = {
     "references": HEAD + "steps:\n  - id: a\n    manual: " + "${a}" * 200_000 + "\nrecovered_when: a\n",
     "different references": HEAD + "steps:\n  - id: a\n    manual: " + "".join(f"${{inputs.a{i}}}" for i in range(60_000)) + "\nrecovered_when: a\n",
     "many unknown references": HEAD + "steps:\n  - id: a\n    uses: http.smoke_test\n    with:\n      requests:\n"
-    + "".join(f"      - '${{steps.s{i}.x}}'\n" for i in range(20_000)) + "recovered_when: a\n",
+    + "".join(f"      - '${{steps.s{i}.x}}'\n" for i in range(6_000)) + "recovered_when: a\n",
     "many wrong fields": HEAD + "steps:\n  - id: a\n    uses: http.smoke_test\n    with:\n"
-    + "".join(f"      f{i}: 1\n" for i in range(20_000)) + "recovered_when: a\n",
+    + "".join(f"      f{i}: 1\n" for i in range(6_000)) + "recovered_when: a\n",
     "many steps": HEAD + "steps:\n" + "".join(f"  - {{id: s{i}, manual: x}}\n" for i in range(10_000)) + "recovered_when: s1\n",
     "a thousand steps, all wrong": HEAD + "steps:\n"
     + "".join(f"  - {{id: s{i}, uses: nothing.x{i}, after: [t{i}, u{i}], on_failure: v{i}}}\n" for i in range(1000)) + "recovered_when: s1\n",
@@ -152,24 +152,30 @@ BOMBS = {
     + "".join(f"  - {{id: s{i}, manual: x, gate: {{covers: [{', '.join(f's{j}' for j in range(900, 940))}]}}}}\n" for i in range(1000))
     + "recovered_when: s999\n",
     "a target again and again": HEAD + "targets:\n  live:\n    big: [" + ", ".join(["x" * 500] * 400) + "]\nsteps:\n  - id: a\n    uses: http.smoke_test\n"
-    + "    with:\n      requests:\n" + "      - '${target.big}'\n" * 20_000 + "recovered_when: a\n",
+    + "    with:\n      requests:\n" + "      - '${target.big}'\n" * 5_000 + "recovered_when: a\n",
     "targets within targets": HEAD + "targets:\n  live:\n    a: '${target.a}'\n    b: '${target.c}'\n    c: '${target.b}'\nsteps:\n"
     "  - {id: a, manual: '${target.a} ${target.b}'}\nrecovered_when: a\n",
-    "many rules": HEAD + "steps:\n  - id: a\n    uses: assess.severity\n    with:\n      rules:\n" + "        - {severity: P7}\n" * 12_000 + "recovered_when: a\n",
+    "many rules": HEAD + "steps:\n  - id: a\n    uses: assess.severity\n    with:\n      rules:\n" + "        - {severity: P7}\n" * 4_000 + "recovered_when: a\n",
     "goals again and again": HEAD + "steps:\n" + "".join(f"  - {{id: s{i}, manual: x}}\n" for i in range(1000)) + "recovered_when: [" + ", ".join(["s1", "s2", "none"] * 10_000) + "]\n",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_refused_soon_and_in_little_memory(name):
+def test_a_bomb_is_refused_soon(name):
     swallow(SMALL)  # imports are not the bomb's
-    tracemalloc.start()
     start = time.process_time()
     swallow(BOMBS[name])
-    took, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("name", ["aliases", "open lists", "one long word", "references", "a target again and again"])
+def test_a_bomb_takes_little_memory(name):
+    swallow(SMALL)
+    tracemalloc.start()
+    swallow(BOMBS[name])
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 250 << 20, f"{peak >> 20} MiB"
-    assert took < 20, f"{took:.1f} s"  # tracing memory makes it several times slower than it is
+    assert peak < 200 << 20
 
 
 def test_the_shipped_text_itself_is_planned():

@@ -9,8 +9,8 @@ from functools import cache
 from typing import Any
 
 import pytest
-from tasks.clients import Clients
 
+from tasks.clients import Clients
 from tests.tasks.postgres_nodes import Installation, Node, caught_up, installed, streaming, until
 
 Pair = tuple[Node, Node]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
+
 from tasks.postgres_server import Server
 
 NOBODY = 65534

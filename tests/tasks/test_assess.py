@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tasks.assess import AssessSeverity
 from tasks.clients import Clients
 from tasks.contract import Mark

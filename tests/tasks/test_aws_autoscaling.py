@@ -6,13 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from moto.core import DEFAULT_ACCOUNT_ID
 from moto.backends import get_backend
+from moto.core import DEFAULT_ACCOUNT_ID
+
 from tasks.aws.autoscaling import Scale
 from tasks.clients import Clients
 from tasks.contract import ActionFailed
 from tasks.errors import Revoked
-
 from tests.tasks.conftest import real
 from tests.tasks.parties import blackhole, closed_port
 
@@ -22,9 +22,7 @@ REGION = "us-west-2"
 @pytest.fixture
 def group(aws: str) -> str:
     api = real("autoscaling", REGION, aws)
-    api.create_launch_configuration(
-        LaunchConfigurationName="web", ImageId="ami-12c6146b", InstanceType="t3.micro"
-    )
+    api.create_launch_configuration(LaunchConfigurationName="web", ImageId="ami-12c6146b", InstanceType="t3.micro")
     api.create_auto_scaling_group(
         AutoScalingGroupName="web",
         LaunchConfigurationName="web",

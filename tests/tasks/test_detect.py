@@ -9,11 +9,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from tasks.clients import Clients
 from tasks.contract import Seen
 from tasks.detect import DetectOutage, Outage
 from tasks.signals import Reading, Says
-
 from tests.tasks.conftest import Pair
 from tests.tasks.parties import blackhole, closed_port, dropper, web
 from tests.tasks.postgres_nodes import Installation, Node, until

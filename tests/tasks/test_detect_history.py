@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from tasks.contract import Mark, Seen
 from tasks.detect import DetectOutage, Outage
 from tasks.signals import Reading, Says

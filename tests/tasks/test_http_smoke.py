@@ -6,11 +6,11 @@ import uuid
 from collections.abc import Callable
 
 import pytest
+
 from tasks.clients import Clients
 from tasks.contract import Steady
 from tasks.http import SmokeTest
 from tasks.http_requests import holds, percentile
-
 from tests.tasks.parties import Call, Web, blackhole, closed_port, names, web
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from tasks.clients import Clients
 from tasks.contract import ActionFailed, Seen
 from tasks.postgres_fence import Fence, Fencing
-
 from tests.tasks.conftest import Pair
 from tests.tasks.parties import Call, Web, blackhole, closed_port, web
 from tests.tasks.postgres_nodes import Node, caught_up, streaming, until

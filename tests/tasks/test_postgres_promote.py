@@ -7,12 +7,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from tasks.clients import Clients
 from tasks.contract import ActionFailed, Seen
 from tasks.postgres_facts import LOCK
 from tasks.postgres_promote import Promote, Promotion
 from tasks.postgres_server import Heartbeat
-
 from tests.tasks.conftest import Pair
 from tests.tasks.postgres_nodes import until
 

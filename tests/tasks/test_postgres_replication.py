@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from tasks.clients import Clients
 from tasks.contract import ActionFailed
 from tasks.postgres_replication import Replication
 from tasks.postgres_server import Heartbeat, Server
-
 from tests.tasks.conftest import Pair
 from tests.tasks.parties import blackhole, closed_port
 from tests.tasks.postgres_nodes import caught_up, until

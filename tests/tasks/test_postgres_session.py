@@ -9,11 +9,11 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+
 from tasks.clients import Clients
 from tasks.errors import ActionFailed, Revoked
 from tasks.postgres_server import Server, connect
 from tasks.postgres_session import Unanswered
-
 from tests.tasks.conftest import Pair
 from tests.tasks.parties import blackhole, closed_port
 from tests.tasks.postgres_nodes import Installation

@@ -1,0 +1,90 @@
+"""One example of every action's inputs and of what its `observe` gives: the contract suite runs over all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SECRET = "hunter2-canary"  # noqa: S105 - what must never be shown
+SERVER = {"host": "db.west.example", "database": "shop", "user": "failover", "password": SECRET}
+
+INPUTS: dict[str, dict[str, Any]] = {
+    "assess.severity": {
+        "rules": [{"severity": "P1", "disposition": "evacuate", "reason": "gone", "when": {"down_at_least": 1}}],
+        "signals": [{"name": "health", "says": "dead", "answered": True, "detail": "refused"}],
+    },
+    "aws.autoscaling.scale": {"region": "us-west-2", "group": "web", "desired": 3},
+    "aws.route53.point": {"zone": "shop.example", "record": "checkout.shop.example", "values": ["192.0.2.7"]},
+    "detect.outage": {
+        "signals": {"primary": {"postgres": SERVER}, "health": {"http": {"url": "http://checkout.example/health"}}}
+    },
+    "http.smoke_test": {
+        "base": "http://checkout.example",
+        "requests": [{"name": "health", "url": "/health", "headers": {"Authorization": SECRET}}],
+    },
+    "postgres.fence": {"node": SERVER, "method": {"control": {"url": "http://provider.example/east"}}},
+    "postgres.promote": {"standby": SERVER, "heartbeat": {}, "system_id": "7", "max_loss": "30s"},
+    "postgres.replication": {"standby": SERVER, "primary": SERVER, "heartbeat": {}},
+}
+
+_STANDBY = {
+    "system_id": "7", "timeline": 1, "in_recovery": True, "receiver": "streaming", "received_lsn": "0/3000A28",
+    "replayed_lsn": "0/3000A28", "replay_paused": False, "heartbeat_at": "2026-11-21T03:00:00Z", "detail": "",
+}  # fmt: skip
+_PROMOTION = {
+    **_STANDBY, "endpoint": "db.west.example:5432", "timeline_before": 1, "writable": False, "commits_wait": False,
+    "synchronous_before": "", "synchronous_now": "", "loss_seconds_at_most": 1.5,
+}  # fmt: skip
+_FOLLOWING = {
+    **_STANDBY, "attached": True, "last_replayed_at": None, "lag_seconds": 0.2, "lag_bytes": 0,
+    "loss_at_least_seconds": 0.0, "loss_at_most_seconds": 0.2, "primary_answers": True, "primary_system_id": "7",
+    "synchronous": False, "logical_slots": ["cdc"],
+    "replicas": [{"name": "west", "state": "streaming", "sync_state": "async", "lag_bytes": 0}],
+}  # fmt: skip
+_FLEET = {
+    "group": "web", "desired": 1, "min_size": 0, "max_size": 4, "in_service": 1, "launches": True,
+    "instances": [{"id": "i-1", "lifecycle": "InService", "health": "Healthy"}],
+}  # fmt: skip
+_RECORD = {
+    "zone_id": "Z1", "record": "checkout.shop.example.", "type": "A", "values": ["192.0.2.1"], "ttl": "1m", "simple": True,
+    "answers": [{"server": "127.0.0.1:53", "values": ["192.0.2.1"], "agrees": False}],
+}  # fmt: skip
+_SMOKE = {
+    "requests": 4, "failures": 0, "errors": 0, "error_rate": 0.0, "success_rate": 1.0, "p95_ms": 12.5, "address": None,
+    "results": [{"name": "health", "sent": 4, "good": 4, "slowest_ms": 12.5}],
+}  # fmt: skip
+_FENCED = {"method": "control", "state": "stopped", "stays_off": True, "reachable": False, "evidence": "stopped"}
+
+STATES: dict[str, list[tuple[dict[str, Any], bool]]] = {
+    "assess.severity": [({"severity": "P1", "disposition": "evacuate", "reasons": ["gone"], "rule": 0}, True)],
+    "aws.autoscaling.scale": [(_FLEET, False), ({**_FLEET, "desired": 3, "in_service": 3}, True)],
+    "aws.route53.point": [
+        (_RECORD, False),
+        ({**_RECORD, "values": ["192.0.2.7"], "in_sync": True, "answers": []}, True),
+        ({**_RECORD, "values": ["192.0.2.7"], "in_sync": False, "answers": []}, False),
+    ],
+    "detect.outage": [
+        ({"outage": None, "impact": None, "reason": "first look", "signals": []}, False),
+        (
+            {
+                "outage": True, "impact": "2026-11-21T03:00:00Z", "reason": "1 agrees",
+                "signals": [{"name": "health", "says": "dead", "answered": True, "detail": "refused", "past": True}],
+            },
+            True,
+        ),
+    ],
+    "http.smoke_test": [(_SMOKE, True), ({**_SMOKE, "p95_ms": 900.0}, False)],
+    "postgres.fence": [
+        (_FENCED, True),
+        ({**_FENCED, "state": "running"}, False),
+        ({**_FENCED, "stays_off": False}, False),
+        ({**_FENCED, "reachable": True, "sessions": 0}, False),
+    ],
+    "postgres.promote": [
+        (_PROMOTION, False),
+        ({**_PROMOTION, "in_recovery": False, "timeline": 2, "writable": True}, True),
+        ({**_PROMOTION, "in_recovery": False, "timeline": 2, "writable": False}, False),
+        ({**_PROMOTION, "in_recovery": False, "timeline": 1, "writable": True}, False),
+        ({**_PROMOTION, "in_recovery": False, "timeline": 2, "writable": True, "commits_wait": True}, False),
+    ],
+    "postgres.replication": [(_FOLLOWING, True)],
+}  # fmt: skip
