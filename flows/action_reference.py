@@ -41,11 +41,33 @@ def action_lines(action: ActionType) -> list[str]:
     lines += ["; ".join(facts) + ".", "", "Inputs:", ""]
     lines += list(_fields(action, required_shown=True))
     lines += ["", "Output (`${steps.ID.FIELD}`):", "", *_fields(action.state_type(), required_shown=False), ""]
+    lines += list(_parts(action))
     return lines
 
 
+def _parts(action: ActionType) -> Iterator[str]:
+    """The types that inputs and outputs are made of, each once."""
+    known = _schema(action).get("$defs", {}) | _schema(action.state_type()).get("$defs", {})
+    for name, schema in known.items():
+        if "properties" in schema:
+            yield from (f"`{name}`: {_first_line(schema)}".rstrip(": "), "")
+            yield from _lines(schema, required_shown=True)
+            yield ""
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(by_alias=True, mode="validation")
+
+
+def _first_line(schema: dict[str, Any]) -> str:
+    return str(schema.get("description", "")).partition("\n")[0]
+
+
 def _fields(model: type[BaseModel], *, required_shown: bool) -> Iterator[str]:
-    schema = model.model_json_schema(by_alias=True, mode="validation")
+    yield from _lines(_schema(model), required_shown=required_shown)
+
+
+def _lines(schema: dict[str, Any], *, required_shown: bool) -> Iterator[str]:
     wanted = set(schema.get("required", ()))
     for name, field in schema.get("properties", {}).items():
         notes = [_type(field)]

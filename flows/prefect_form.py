@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from runbooks.model import Input, InputType, Mode, Runbook
 
-MODE, INITIATOR, REASON = "mode", "initiator", "reason"
+MODE, INITIATOR, REASON = "mode", "your_name", "reason"
 _TAKEN = frozenset({MODE, INITIATOR, REASON, "self", "cls", "wait_for", "return_state", "fn", "args", "kwargs"})
 _DURATION = r"^\s*(\d{1,9}(\.\d{1,6})?(ms|s|m|h|d)\s?){1,5}$"
 

@@ -21,6 +21,7 @@ from tasks.registry import OURS, action_type
 
 FILE = Path(__file__).with_name("failover-v1.schema.json")
 REFERENCE = {"type": "string", "pattern": r"\$\{[^{}]+\}", "description": "A reference, such as ${inputs.name}."}
+ACTIONS = tuple(sorted(OURS))
 SECRET = {"type": "string", "pattern": r"\$\{(env|file)\.[^{}]+\}", "description": "A secret: ${env.NAME} or ${file.PATH}."}
 
 _DURATIONS: TypeAdapter[Any] = TypeAdapter(timedelta)
@@ -31,9 +32,8 @@ def schema() -> dict[str, Any]:
     """The whole schema: the grammar, and for each action of ours what its `with` takes."""
     grammar = _tidy(Runbook.model_json_schema(by_alias=True))
     definitions = grammar.pop("$defs")
-    names = sorted(name for name in OURS if not name.startswith("test."))
     cases = []
-    for name in names:
+    for name in ACTIONS:
         action = action_type(name)
         if action is None:
             raise LookupError(name)
@@ -42,7 +42,7 @@ def schema() -> dict[str, Any]:
         "oneOf": [{"required": ["uses"]}, {"required": ["manual"]}],
         "allOf": cases,
     }
-    definitions["Step"]["properties"]["uses"] |= {"examples": names}
+    definitions["Step"]["properties"]["uses"] |= {"examples": list(ACTIONS)}
     definitions |= {"Reference": REFERENCE, "Secret": SECRET}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

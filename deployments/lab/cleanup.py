@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from . import processes, shm
 from .addresses import Addresses
 from .processes import Identity
 from .programs import MARK
+
+_TRIES = 20
 
 
 def sweep(addresses: Addresses) -> list[str]:
@@ -21,9 +24,18 @@ def sweep(addresses: Addresses) -> list[str]:
     processes.kill(lambda: _members(folder))
     pid_files = folder.glob("nodes/*/*/postmaster.pid")
     found += [f"shared memory of {pid_file.parent}" for pid_file in pid_files if shm.remove(pid_file)]
-    if folder.exists():
-        shutil.rmtree(folder)
+    _remove(folder)
     return found
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which a thread of ours that is being stopped may still have written a file."""
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
+    shutil.rmtree(folder)  # says why not
 
 
 def _members(folder: Path) -> list[int]:

@@ -83,12 +83,23 @@ def _run(act: Callable[[Lab, argparse.Namespace], int], given: argparse.Namespac
 def _up(lab: Lab, given: argparse.Namespace) -> int:
     began = time.monotonic()
     if lab.running:
-        print(f"lab {lab.number} is up already")
-    else:
-        lab.up(sync=given.sync, supervise=given.supervise, rate=given.rate, traffic=not given.no_traffic)
-        print(f"lab {lab.number} is up after {time.monotonic() - began:.1f} s")
+        return _up_already(lab, given)
+    lab.up(sync=given.sync, supervise=given.supervise, rate=given.rate, traffic=not given.no_traffic)
+    print(f"lab {lab.number} is up after {time.monotonic() - began:.1f} s")
     _print_addresses(lab)
     return OK
+
+
+def _up_already(lab: Lab, given: argparse.Namespace) -> int:
+    """Say that there is nothing to do, or that what is there is not what was asked for."""
+    status = lab.status()
+    if status.ready and status.sync == given.sync:
+        print(f"lab {lab.number} is up already")
+        _print_addresses(lab)
+        return OK
+    is_so = f"its replication is {'' if status.sync else 'a'}synchronous" if status.ready else "it is not ready"
+    print(f"lab {lab.number} is up already, but {is_so}; `failover lab down` ends it", file=sys.stderr)
+    return NOT
 
 
 def _print_addresses(lab: Lab) -> None:

@@ -25,8 +25,7 @@ class Lab:
         self.addresses = Addresses(number)
 
     def __enter__(self) -> Self:
-        if not self.running:
-            self.up()
+        self.up()
         return self
 
     def __exit__(
@@ -58,11 +57,7 @@ class Lab:
         """
         if self.running:
             raise Refused(f"lab {self.number}: is up already; `failover lab down` ends it")
-        try:
-            daemon.start(self.addresses, {"sync": sync, "traffic": traffic, "rate": rate, "supervise": supervise})
-        except BaseException:
-            daemon.end(self.addresses)
-            raise
+        daemon.start(self.addresses, {"sync": sync, "traffic": traffic, "rate": rate, "supervise": supervise})
 
     def down(self) -> list[str]:
         """End it and remove every trace, also of one that crashed or was half up. Return what had been left over."""

@@ -42,21 +42,33 @@ def lives(addresses: Addresses) -> bool:
 
 
 def start(addresses: Addresses, options: dict[str, Any]) -> None:
-    """Start the supervisor and return when its lab is ready. Fails with its reason; the caller sweeps."""
+    """Start the supervisor and return when its lab is ready. Where that fails, or is interrupted, nothing is left."""
     _prepare(base_folder())
+    try:
+        answer = _launch(addresses, json.dumps(options))
+    except BaseException:
+        end(addresses)
+        raise
+    if "error" in answer:  # it has swept already, or the lab is another supervisor's and not ours to sweep
+        raise LabError(f"lab {addresses.number}: {answer['error']}; {log(addresses)} tells more")
+
+
+def _launch(addresses: Addresses, options: str) -> dict[str, Any]:
+    """Start the supervisor and wait for the one line that it says."""
     ours, theirs = os.pipe()
     argv = [sys.executable, "-m", "deployments.lab.supervisor", "--lab", str(addresses.number)]
+    ways = {"PYTHONPATH": package_path(), "PYTHONSAFEPATH": "1", MARK: str(addresses.folder)}
     with os.fdopen(ours, "rb") as report:
         with os.fdopen(theirs, "wb"), log(addresses).open("wb") as output:
             subprocess.run(  # noqa: S603 - our own program; it returns at once and goes on as a daemon
-                [*argv, "--options", json.dumps(options), "--report", str(theirs)],
+                [*argv, "--options", options, "--report", str(theirs)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 pass_fds=[theirs],
                 start_new_session=True,
                 cwd=base_folder(),
-                env=os.environ | {"PYTHONPATH": package_path(), "PYTHONSAFEPATH": "1", MARK: str(addresses.folder)},
+                env=os.environ | ways,
                 check=False,
             )
         answered = select.select([report], [], [], _UP)[0]
@@ -65,8 +77,7 @@ def start(addresses: Addresses, options: dict[str, Any]) -> None:
         last = log(addresses).read_text(errors="replace").strip().splitlines()[-1:]
         raise LabError(f"lab {addresses.number}: its supervisor did not come up: {''.join(last) or 'it said nothing'}")
     answer: dict[str, Any] = json.loads(line)
-    if "error" in answer:
-        raise LabError(f"lab {addresses.number}: {answer['error']}; {log(addresses)} tells more")
+    return answer
 
 
 def end(addresses: Addresses) -> list[str]:

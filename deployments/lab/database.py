@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias, get_args
 
-from .addresses import NODES, WAYS, NodeName, Way, node_name
+from .addresses import NODES, WAYS, NodeName, Way, node_name, other
 from .errors import LabError, Refused
 from .events import EventLog
 from .link import Direction, Link, LinkState, dial
@@ -77,7 +77,9 @@ class Database:
             case "freeze":
                 await node.freeze()
             case "disconnect":
-                await asyncio.gather(*(self.cut(name, way, Cut("blackhole")) for way in WAYS))
+                # Its own three ways, and the one on which it could reach the other node.
+                ways = [*((name, way) for way in WAYS), (other(name), WAYS[-1])]
+                await asyncio.gather(*(self.cut(at, way, Cut("blackhole")) for at, way in ways))
         return name, at
 
     async def heal(self) -> list[str]:
@@ -172,7 +174,7 @@ class Database:
     async def _attached(self) -> None:
         try:
             async with asyncio.timeout(_ATTACH):
-                while not self.nodes["east"].feeds():
+                while not self.nodes["east"].feeds():  # noqa: ASYNC110 - a process's title raises no event
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise LabError(f"node west: does not stream from east after {_ATTACH:g} s; see its log") from None

@@ -12,6 +12,7 @@ import secrets
 import signal
 import sys
 import time
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import TextIO
 
@@ -70,7 +71,7 @@ async def _live(addresses: Addresses, options: Options, report: TextIO) -> str |
     world = World(addresses, options, programs.environment["FAILOVER_LAB_PASSWORD"], programs)
     error = None
     try:
-        server = serve(world, addresses.control, loop)
+        server = _serve(world, addresses, loop)
         up = asyncio.create_task(world.up())
         stop = asyncio.create_task(stopped.wait())
         await asyncio.wait({up, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -86,9 +87,20 @@ async def _live(addresses: Addresses, options: Options, report: TextIO) -> str |
         _keep_last_words(addresses.folder / "logs")
         error = str(problem)
     finally:
-        await world.close()
-        sweep(addresses)
+        try:
+            await world.close()
+        finally:
+            sweep(addresses)
     return error
+
+
+def _serve(world: World, addresses: Addresses, loop: asyncio.AbstractEventLoop) -> ThreadingHTTPServer:
+    try:
+        return serve(world, addresses.control, loop)
+    except OSError as error:
+        raise LabError(
+            f"{addresses.control}: {error.strerror}; is it another user's lab? `--lab` takes another number"
+        ) from None
 
 
 def _keep_last_words(logs: Path) -> None:

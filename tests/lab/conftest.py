@@ -23,7 +23,7 @@ def worker() -> int:
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """A lab that is up. Whoever breaks it asks for `fresh`."""
-    shared = Lab(70 + worker())
+    shared = Lab(171 + worker())
     shared.down()  # an interrupted test run may have left it up
     with shared:
         yield shared
@@ -39,7 +39,7 @@ def fresh(lab: Lab) -> Lab:
 @pytest.fixture
 def spare() -> Iterator[Lab]:
     """A lab number for tests that bring labs up and down themselves."""
-    own = Lab(90 + worker())
+    own = Lab(191 + worker())
     own.down()
     yield own
     own.down()

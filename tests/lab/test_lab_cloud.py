@@ -97,7 +97,9 @@ def test_a_dns_change_is_pending_and_unseen_then_in_sync_and_seen(fresh: Lab) ->
 def test_a_change_based_on_an_old_record_changes_nothing(lab: Lab) -> None:
     before = resolve(lab)
     with pytest.raises(ClientError, match="do not match the current values") as caught:
-        change(lab, ("CREATE", record(lab, "127.1.1.1") | {"Name": "new.lab.test"}), ("DELETE", record(lab, "127.9.9.9")))
+        change(
+            lab, ("CREATE", record(lab, "127.1.1.1") | {"Name": "new.lab.test"}), ("DELETE", record(lab, "127.9.9.9"))
+        )
     assert caught.value.response["Error"]["Code"] == "InvalidChangeBatch"
     listed = lab_client(lab, "route53", "us-east-1").list_resource_record_sets(HostedZoneId=ZONE_ID)
     assert "new.lab.test." not in {one["Name"] for one in listed["ResourceRecordSets"]}
@@ -113,7 +115,9 @@ def test_a_change_based_on_an_old_record_changes_nothing(lab: Lab) -> None:
         ("UPSERT", "checkout.example.com", "127.1.1.1", "not permitted in zone"),
     ],
 )
-def test_a_change_that_route_53_refuses_is_refused(lab: Lab, action: str, name: str, address: str, message: str) -> None:
+def test_a_change_that_route_53_refuses_is_refused(
+    lab: Lab, action: str, name: str, address: str, message: str
+) -> None:
     with pytest.raises(ClientError, match=message):
         change(lab, (action, record(lab, address) | {"Name": name}))
 

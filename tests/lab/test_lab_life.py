@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -105,6 +106,25 @@ def test_a_lab_that_is_up_is_not_brought_up_again(lab: Lab) -> None:
     assert lab.status().ready
 
 
+def test_an_up_that_loses_the_race_leaves_the_other_lab_alone(lab: Lab) -> None:
+    with pytest.raises(LabError, match="another supervisor holds it"):
+        daemon.start(lab.addresses, {})
+    assert lab.status().ready
+
+
+def test_an_address_in_use_is_named_and_nothing_is_left(spare: Lab) -> None:
+    endpoint = spare.addresses.control
+    with socket.create_server((endpoint.host, endpoint.port)):
+        answer = cli(spare, "up")
+        assert answer.returncode == 1
+        assert f"{endpoint}: Address already in use" in answer.stderr
+    assert remains(spare.addresses) == []
+
+
+def test_a_lab_that_is_up_otherwise_than_asked_for_is_no_success(lab: Lab) -> None:
+    assert cli(lab, "up", "--sync").returncode == 1
+
+
 def test_the_password_is_in_no_log_and_nobody_elses_to_read(lab: Lab) -> None:
     file = lab.addresses.folder / PASSWORD_FILE
     assert file.stat().st_mode & 0o077 == 0
@@ -123,7 +143,9 @@ def test_an_answer_comes_without_a_lab_too(spare: Lab) -> None:
     assert cli(spare, "down").returncode == 0
 
 
-@pytest.mark.parametrize("arguments", [["up", "--lab", "0"], ["up", "--lab", "x"], ["break", "north"], ["up", "--rate", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [["up", "--lab", "0"], ["up", "--lab", "x"], ["break", "north"], ["up", "--rate", "0"]]
+)
 def test_what_makes_no_sense_is_code_2(arguments: list[str]) -> None:
     assert subprocess.run([*CLI, *arguments], capture_output=True, check=False).returncode == 2
 
@@ -192,7 +214,7 @@ def test_an_ordinary_user_can_run_a_lab(tmp_path_factory: pytest.TempPathFactory
                     f"{sys.executable} lies below a folder closed to others, and /usr/bin has none")  # fmt: skip
     script = (
         "import json, psycopg; from deployments.lab import Lab\n"
-        f"with Lab({110 + worker()}) as lab:\n"
+        f"with Lab({231 + worker()}) as lab:\n"
         "    lab.break_node('primary', 'freeze'); lab.stop_node('east')\n"
         "    print(json.dumps([lab.status().nodes['east'].state, lab.status().ready, str(lab.addresses.folder)]))\n"
     )
@@ -227,7 +249,14 @@ def reachable_python(uid: int, gid: int) -> str | None:
         paths = os.pathsep.join([str(Path(__file__).parents[2]), sysconfig.get_paths()["purelib"]])
         try:
             done = subprocess.run(
-                check, user=uid, group=gid, extra_groups=[], cwd="/", capture_output=True, check=False, env={"PYTHONPATH": paths}
+                check,
+                user=uid,
+                group=gid,
+                extra_groups=[],
+                cwd="/",
+                capture_output=True,
+                check=False,
+                env={"PYTHONPATH": paths},
             )
         except OSError:
             continue

@@ -14,8 +14,8 @@ from deployments.lab.link import Link, abort, dial
 
 from .conftest import worker
 
-UP = Endpoint(f"127.{110 + worker()}.1.1", 15555)
-FRONT = Endpoint(f"127.{110 + worker()}.1.2", 15555)
+UP = Endpoint(f"127.{211 + worker()}.1.1", 15555)
+FRONT = Endpoint(f"127.{211 + worker()}.1.2", 15555)
 
 
 def scenario(play: Callable[[Link], Awaitable[None]]) -> None:
