@@ -107,6 +107,8 @@ class Resumed(Happened):
     by: str
     host: str
     pid: int
+    boot: str = ""
+    """As in ExecutionStarted."""
     again: tuple[str, ...] = ()
 
 

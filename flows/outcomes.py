@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
+from flows.clock import recovery_deadline
 from flows.events import GateOpened, Status, StepFinished
+from flows.forecast import forecast, people_budget
 from flows.messages import Look, Revoke
 from flows.turn import Attempt, Turn
-from runbooks.plan import GateRule, PlannedStep, is_change
+from runbooks.model import Mode
+from runbooks.plan import GateRule, PlannedStep, change_type, is_change
+from tasks.durations import show_seconds
 
 
 def finish(turn: Turn, step: PlannedStep, status: Status, detail: str, look: Look | None = None, **more: Any) -> None:
@@ -46,12 +51,36 @@ def open_gate(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) 
     record = turn.state.gate(gate.name)
     if record.waiting:
         return
-    evidence = [look.describe] if look is not None and look.describe else []
-    for name, known in turn.state.steps.items():
-        planned = turn.plan.by_id[name]
-        if known.status is Status.done and not is_change(planned) and known.detail:
-            evidence.append(f"{name}: {known.detail}")
+    evidence = _evidence(turn, gate, step, look)
     turn.write(
         GateOpened(at=turn.now, gate=gate.name, question=gate.rule.title or step.title, covers=gate.covers,
-                   evidence=tuple(evidence), deadline=turn.now + gate.rule.timeout, manual=step.manual is not None)
+                   evidence=evidence, deadline=turn.now + gate.rule.timeout, manual=step.manual is not None)
     )  # fmt: skip
+
+
+def _evidence(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) -> tuple[str, ...]:
+    """What will change, what is past undoing, what was found out, what waiting costs, what going costs."""
+    lines = [f"now: {look.describe}"] if look is not None and look.describe else []
+    for name in gate.covers:
+        other, change = turn.plan.by_id[name], change_type(turn.plan.by_id[name])
+        if name != step.id and change is not None:
+            lines.append(f"then: {other.title} ({name})" + ("" if change.reversible else ", which cannot be undone"))
+    for name, known in turn.state.steps.items():
+        if known.status is Status.done and not is_change(turn.plan.by_id[name]) and known.detail:
+            lines.append(f"{name}: {known.detail}")
+    if turn.plan.mode is not Mode.dry_run and turn.state.clock_start is not None:
+        lines.append(_time_left(turn, gate, turn.state.clock_start))
+    return tuple(lines)
+
+
+def _time_left(turn: Turn, gate: GateRule, impact: datetime) -> str:
+    left = recovery_deadline(turn.state, turn.plan) - turn.now
+    rto = f"{show_seconds(left)} of the RTO left" if left > timedelta(0) else f"the RTO passed {show_seconds(-left)} ago"
+    ready = forecast(turn.plan, turn.state, turn.now).recovery
+    if ready is None:
+        return f"time: {show_seconds(turn.now - impact)} since the impact, {rto}"
+    at_once = ready - people_budget(gate.rule)
+    last_call = recovery_deadline(turn.state, turn.plan) - (at_once - turn.now)
+    answer_by = f"answer by {last_call:%H:%M:%S} UTC to keep it" if last_call > turn.now else "it will be missed"
+    expected = f"answered now, recovery is expected {show_seconds(at_once - impact)} after the impact"
+    return f"time: {show_seconds(turn.now - impact)} since the impact, {rto}; {expected}; {answer_by}"

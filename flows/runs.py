@@ -124,7 +124,7 @@ def resume(
     now = clock.now()
     again = tuple(step.id for step in plan.steps if _goes_again(state, step.id))
     events: list[Event] = [
-        Resumed(at=now, version=our_version(), by=by, host=holder.host, pid=holder.pid, again=again)
+        Resumed(at=now, version=our_version(), by=by, host=holder.host, pid=holder.pid, boot=holder.boot, again=again)
     ]
     if tokens:
         events.append(LeaseTaken(at=now, targets=dict(tokens)))

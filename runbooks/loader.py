@@ -1,4 +1,4 @@
-"""From YAML text to a `Runbook`: every error at once, each with its file, line and column, and what to write instead."""
+"""From YAML text to a `Runbook`: every error at once, each with its place, and what to write instead."""
 
 from __future__ import annotations
 

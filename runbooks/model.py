@@ -1,4 +1,4 @@
-"""The grammar `failover/v1`: what a runbook file may say. Nothing here is checked against actions; the plan does that."""
+"""The grammar `failover/v1`: what a runbook file may say. The plan checks it against actions; nothing here does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of docs/runbook-reference.md, made from the model and tiers.yaml. `python -m runbooks.reference` writes them."""
+"""The tables of docs/runbook-reference.md, made from the model and the tiers; `python -m runbooks.reference` writes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEGIN = "<!-- generated: python -m runbooks.reference -->"
 END = "<!-- end of generated -->"
 
 _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
-    ("The file", Runbook),
+    ("Top level", Runbook),
     ("objectives", Objectives),
     ("inputs.NAME", Input),
     ("targets", Targets),
@@ -28,7 +28,14 @@ _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("steps[].retry", Retry),
     ("comms", Comms),
 )
-_WORDS: dict[Any, str] = {str: "text", int: "number", float: "number", bool: "true or false", timedelta: "time", Any: "any"}
+_WORDS: dict[Any, str] = {
+    str: "text",
+    int: "number",
+    float: "number",
+    bool: "true or false",
+    timedelta: "time",
+    Any: "any",
+}
 
 
 def generated() -> str:

@@ -110,7 +110,7 @@ def _written(reference: Reference, look_up: Callable[[Reference], Any]) -> str:
 
 
 def as_text(value: Any) -> str:
-    """Write a value within a text as YAML would: true, 90s, 2026-11-21T03:04:05+00:00; ValueError when it has no such form."""
+    """Write a value within a text as YAML would: true, 1m30s, 2026-11-21T03:04:05+00:00; raise ValueError if it cannot be."""
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, bool):

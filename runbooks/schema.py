@@ -22,7 +22,11 @@ from tasks.registry import OURS, action_type
 FILE = Path(__file__).with_name("failover-v1.schema.json")
 REFERENCE = {"type": "string", "pattern": r"\$\{[^{}]+\}", "description": "A reference, such as ${inputs.name}."}
 ACTIONS = tuple(sorted(OURS))
-SECRET = {"type": "string", "pattern": r"\$\{(env|file)\.[^{}]+\}", "description": "A secret: ${env.NAME} or ${file.PATH}."}
+SECRET = {
+    "type": "string",
+    "pattern": r"\$\{(env|file)\.[^{}]+\}",
+    "description": "A secret: ${env.NAME} or ${file.PATH}.",
+}
 
 _DURATIONS: TypeAdapter[Any] = TypeAdapter(timedelta)
 _FREE_TEXT = {"type", "description", "examples", "default"}
@@ -75,8 +79,12 @@ def _tidy(node: Any) -> Any:
         for key, value in node.items()
         if not (key == "title" and isinstance(value, str)) and not (key == "default" and value is None)
     }
-    if isinstance(tidy.get("default"), str) and tidy["default"].startswith("P") and "pattern" in str(tidy):
-        tidy["default"] = format_duration(_DURATIONS.validate_python(tidy["default"]))
+    default: Any = tidy.get("default")
+    if isinstance(default, str) and default.startswith("P") and "(ms|s|m|h|d)" in str(tidy):
+        tidy["default"] = format_duration(_DURATIONS.validate_python(default))
+    description: Any = tidy.get("description")
+    if isinstance(description, str):
+        tidy["description"] = " ".join(description.partition("\n\n")[0].split())
     return tidy
 
 
@@ -100,10 +108,17 @@ def _fillable(node: dict[str, Any]) -> dict[str, Any]:
 
 def _or_reference(node: dict[str, Any]) -> dict[str, Any]:
     filled = _fillable(node)
-    if not filled or "Secret" in str(filled.get("$ref")) or (filled.get("type") == "string" and filled.keys() <= _FREE_TEXT):
+    if (
+        not filled
+        or "Secret" in str(filled.get("$ref"))
+        or (filled.get("type") == "string" and filled.keys() <= _FREE_TEXT)
+    ):
         return filled
-    told = {key: filled.pop(key) for key in ("description", "default", "examples") if key in filled}
-    return {**told, "anyOf": [*(filled["anyOf"] if filled.keys() == {"anyOf"} else [filled]), {"$ref": "#/$defs/Reference"}]}
+    told: dict[str, Any] = {key: filled.pop(key) for key in ("description", "default", "examples") if key in filled}
+    return {
+        **told,
+        "anyOf": [*(filled["anyOf"] if filled.keys() == {"anyOf"} else [filled]), {"$ref": "#/$defs/Reference"}],
+    }
 
 
 def text() -> str:

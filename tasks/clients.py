@@ -7,6 +7,8 @@ right before each call and raises `Revoked`; `revoke` also closes what is open, 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -158,13 +160,21 @@ class Clients:
         self.check()
         seconds = (patience or self.timeout).total_seconds()
         try:
-            return subprocess.run(  # noqa: S603 - the runbook's author declares the command
-                list(argv), capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
-            )
-        except subprocess.TimeoutExpired:
-            raise ActionFailed(f"'{argv[0]}' did not end within {seconds:g}s", attempted=argv[0], retry=True) from None
+            # A session of its own: Ctrl-C at our terminal must not end a fence half-way.
+            process = subprocess.Popen(  # noqa: S603 - the runbook's author declares the command
+                list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                errors="replace", start_new_session=True,
+            )  # fmt: skip
         except OSError as error:
             raise ActionFailed(f"'{argv[0]}' did not start: {error.strerror}", attempted=argv[0]) from None
+        try:
+            output, errors = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its children too, who may hold the pipes
+            process.communicate()
+            raise ActionFailed(f"'{argv[0]}' did not end within {seconds:g}s", attempted=argv[0], retry=True) from None
+        return subprocess.CompletedProcess(list(argv), process.returncode, output, errors)
 
 
 class _Ask:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.clients import Clients, Late
 from tasks.errors import ActionFailed
 from tasks.postgres_fence import ByCommand, ByControl, Fence, Fencing, HostState
+from tasks.postgres_knock import knock
 from tasks.postgres_server import asking
 
 if TYPE_CHECKING:
@@ -42,6 +44,13 @@ class Node:
     shared_role: int
 
 
+@dataclass(frozen=True)
+class NoSession:
+    """A PostgreSQL answers there, but gives us no session: what it is, is not known, only that it lives."""
+
+    code: str
+
+
 def look(step: Fence, clients: Clients) -> Fencing:
     """Ask the node and the one who can stop it; raises ActionFailed where neither could be asked."""
     key = f"node {step.node.name}"
@@ -53,13 +62,13 @@ def look(step: Fence, clients: Clients) -> Fencing:
     if step.method.sql is not None:
         return _look_sql(step, node, said, clients)
     state, stays_off, told = _ask_provider(step, clients)
-    contradiction = ", and yet it" if node and state == "stopped" else ", it"
+    answers = isinstance(answer, Node | NoSession)
     return Fencing(
         method=step.method.kind,
-        reachable=node is not None,
+        reachable=answers,
         state=state,
         stays_off=stays_off,
-        evidence=f"{step.node.name}: {told}{contradiction} {said}",
+        evidence=f"{step.node.name}: {told}, {'and yet ' if answers and state == 'stopped' else ''}it {said}",
         **_of(node),
     )
 
@@ -108,14 +117,21 @@ def _of(node: Node | None) -> dict[str, Any]:
     }
 
 
-def _ask_node(server: Server, clients: Clients) -> Node:
+def _ask_node(server: Server, clients: Clients) -> Node | NoSession:
     had_session = clients.kept(server) is not None
-    try:
+    with contextlib.suppress(ActionFailed):
         return _node(server, clients)
-    except ActionFailed:
-        if not had_session:
-            raise
-    return _node(server, clients)  # a session that was lost does not tell whether the node answers: ask anew
+    if had_session:  # a session that was lost does not tell whether the node answers: ask anew
+        with contextlib.suppress(ActionFailed):
+            return _node(server, clients)
+    clients.check()
+    try:  # without a session too (wrong password, no room left), a server that answers lives
+        answer = knock(server.host, server.port, server.user, server.database, clients.timeout)
+    except OSError as error:
+        raise ActionFailed(error.strerror or str(error) or type(error).__name__, retry=True) from None
+    if answer.closed:
+        raise ActionFailed("it closes connections without an answer", retry=True)
+    return NoSession(answer.code)
 
 
 def _node(server: Server, clients: Clients) -> Node:
@@ -125,12 +141,14 @@ def _node(server: Server, clients: Clients) -> Node:
     return Node(*row)
 
 
-def _why(answer: Node | ActionFailed | Exception | Late) -> str:
+def _why(answer: Node | NoSession | ActionFailed | Exception | Late) -> str:
     if isinstance(answer, Node):
         return "answers as a standby" if answer.in_recovery else "answers as a primary"
+    if isinstance(answer, NoSession):
+        return "answers, but gives us no session" + (f" (SQLSTATE {answer.code})" if answer.code else "")
     if isinstance(answer, Late):
         return f"gives no answer within {answer.after.total_seconds():g}s"
-    return f"gives no session ({getattr(answer, 'reason', answer)})"
+    return f"does not answer ({getattr(answer, 'reason', answer)})"
 
 
 def _ask_provider(step: Fence, clients: Clients) -> tuple[HostState, bool, str]:

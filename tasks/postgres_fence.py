@@ -69,7 +69,9 @@ class Fencing(Frozen):
     """What is known of the old primary."""
 
     method: Literal["control", "command", "sql"] = Field(description="How it is fenced.")
-    reachable: bool = Field(description="Whether the node's PostgreSQL answered us.")
+    reachable: bool = Field(
+        description="Whether a PostgreSQL still answers at the node's address, with a session or not."
+    )
     state: HostState = Field(description="running, frozen, stopping, stopped, or rejecting (sql: clients are refused).")
     stays_off: bool = Field(description="Whether that survives a restart of the node.")
     system_id: str | None = Field(None, description="System identifier of the node, as far as it ever answered.")
@@ -88,7 +90,7 @@ class Fencing(Frozen):
 
 
 class Fence(Change[Fencing]):
-    """Stop the old primary for good, or make it refuse every client, and show the evidence.
+    """Stop the old primary for good, or make it refuse every client, with evidence.
 
     Never fences a node that answers as a standby or as another system. Not undone by us: releasing a fence makes a
     second writer, so it belongs to the runbook that returns.
@@ -104,7 +106,7 @@ class Fence(Change[Fencing]):
         seconds=1
     )  # stopping twice harms nothing; a session may have slipped in
 
-    node: Server = Field(description="The old primary.")
+    node: Server = Field(description="The old primary itself, not a pooler or proxy that outlives it.")
     method: Method = Field(description="How to fence it: one of control, command, sql.")
     system_id: str | None = Field(
         None,
@@ -134,7 +136,8 @@ class Fence(Change[Fencing]):
     def fold(self, earlier: Seen[Fencing] | None, now: Seen[Fencing]) -> Fencing:
         """Keep what the node said of itself while it answered, and since when the fence holds."""
         before, state = earlier.state if earlier else None, now.state
-        known = {} if before is None else {"system_id": state.system_id or before.system_id}
+        kept = ("system_id", "in_recovery", "server_version")  # what it was is still so when it no longer answers
+        known = {name: getattr(before, name) for name in kept if before and getattr(state, name) is None}
         since = before.held_since if before and before.holds else None
         return state.model_copy(update={**known, "held_since": (since or now.at) if state.holds else None})
 

@@ -48,7 +48,7 @@ class Record(Frozen):
 
 
 class PointDns(Change[Record]):
-    """Point a Route 53 record at new values and wait until Route 53 and the name servers say so.
+    """Point a Route 53 record at new values and wait until name servers say so.
 
     Conditional: the former record is deleted and the new one created in one batch, so it fails if somebody changed it
     meanwhile. In sync is not "seen by users": resolvers keep the old answer for up to the old `ttl`, so lower it well

@@ -53,7 +53,6 @@ def _make(service: str, region: str, endpoint: str | None, seconds: float) -> Ba
         connect_timeout=seconds,
         read_timeout=seconds,
         retries={"total_max_attempts": 1, "mode": "standard"},
-        proxies={},
     )
     made: BaseClient = boto3.session.Session().client(service, region_name=region, endpoint_url=endpoint, config=config)
     return made

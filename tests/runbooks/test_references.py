@@ -1,5 +1,7 @@
 """References: what may stand where, and what is known of it before a run."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -268,8 +270,6 @@ def test_within_a_text_values_are_written_as_yaml_would():
 
 @given(st.text(alphabet="${}.abinputs steps", max_size=30))
 def test_no_text_makes_reading_references_do_more_than_be_refused(text):
-    try:
+    with contextlib.suppress(ValueError):
         list(found_in(text))
         whole(text)
-    except ValueError as error:
-        assert str(error)

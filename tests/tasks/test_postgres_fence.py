@@ -81,7 +81,7 @@ def test_a_provider_stops_the_node_and_the_evidence_names_what_is_known(pair: Ma
     assert state.system_id is not None
     assert state.held_since is not None
     assert "stays off" in state.evidence
-    assert "refused" in state.evidence
+    assert "does not answer" in state.evidence
 
 
 def test_a_stopped_word_against_a_node_that_answers_is_no_fence(pair: MakePair, clients: Clients) -> None:
@@ -91,6 +91,28 @@ def test_a_stopped_word_against_a_node_that_answers_is_no_fence(pair: MakePair, 
         state = step.observe(clients)
     assert not step.done(state)
     assert "and yet it answers as a primary" in state.evidence
+
+
+def test_a_node_that_gives_us_no_session_still_answers_so_stopped_is_not_believed(
+    pair: MakePair, clients: Clients
+) -> None:
+    primary, _ = pair()
+    with web(lambda _: (200, {"state": "stopped", "stays_off": True})) as server:
+        nobody = primary.server(user="nobody")
+        step = Fence.model_validate({"node": nobody, "method": {"control": {"url": server.url}}})
+        state = step.observe(clients)
+    assert (state.reachable, step.done(state)) == (True, False)
+
+
+def test_what_was_a_standby_is_refused_after_it_stopped_answering(pair: MakePair, clients: Clients) -> None:
+    _, standby = pair()
+    with web(lambda _: (200, {"state": "running", "stays_off": False})) as server:
+        step = by_control(standby, server)
+        seen = Seen(step.observe(clients), datetime.now(UTC))
+        standby.kill()
+        gone = step.fold(seen, Seen(step.observe(clients), datetime.now(UTC)))
+    assert gone.reachable is False
+    assert "is a standby" in (step.refuse(gone) or "")
 
 
 def test_stopped_without_staying_off_is_no_fence(clients: Clients) -> None:

@@ -1,0 +1,104 @@
+"""Complete what Prefect shows from the journal: after an outage of Prefect, and after a process that died.
+
+    journal says                             Prefect is given
+    the execution has ended                  every step's and form's state, and the flow run's honest final state
+    not ended, its process is dead           Crashed, and its forms are taken away: nobody reads them
+    not ended, its process may live          nothing: it mirrors itself
+    nothing, and the run waits for ever      Crashed: its process never came to the first event
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+
+from flows import prefect_picture as picture
+from flows.events import Event, ExecutionStarted, Resumed
+from flows.journal import Holder, Journal
+from flows.prefect_asking import end_flow_run, open_children
+from flows.prefect_flow import CHANNEL, execution_of
+from flows.prefect_picture import Shown
+from flows.prefect_steps import StepRuns
+from flows.runs import CannotResume, is_dead, replan
+from flows.state import ExecutionState, fold
+from runbooks.plan import Plan
+from runbooks.problems import RunbookError
+
+GRACE = timedelta(seconds=20)
+"""A process that has just ended its execution still tells Prefect by itself."""
+NEVER_STARTED = timedelta(minutes=2)
+_WITHDRAWN = Shown("CANCELLED", "Withdrawn", "nobody reads this form any more")
+
+
+async def reconcile(client: PrefectClient, journal: Journal, flow_run: FlowRun, *, gone: bool = False) -> Shown | None:
+    """Make one flow run of ours show what the journal says; give the state it was given, None when nothing was to do.
+
+    gone: its process is known to have ended. Raises what the client raises, and JournalError.
+    """
+    execution = execution_of(flow_run.id)
+    rows = await asyncio.to_thread(journal.read, execution)
+    events = [event for _, event in rows]
+    state = fold(events)
+    if state.started is None:
+        return await _never_started(client, flow_run, gone=gone)
+    if state.started.channel != f"{CHANNEL}{flow_run.id}":
+        return None
+    dead = gone or _dead(execution, events)
+    if not dead and state.last is not None and datetime.now(UTC) - state.last < GRACE:
+        return None
+    plan = _plan(state)
+    shown = picture.ending(plan, state) if plan is not None else _ending_without_plan(state)
+    if shown is None and not dead:
+        return None
+    if shown is None:
+        said = f"its process is gone; Retry, or `failover resume {execution}`, goes on with the same execution"
+        shown = Shown("CRASHED", "Crashed", said)
+    for child in await open_children(client, flow_run.id):
+        await end_flow_run(client, child.id, _WITHDRAWN)
+    if plan is not None:
+        steps = StepRuns(client, flow_run.id, plan)
+        await steps.load()
+        await steps.show(picture.steps(plan, state))
+    if _shows(flow_run, shown):
+        return None
+    await end_flow_run(client, flow_run.id, shown)
+    return shown
+
+
+async def _never_started(client: PrefectClient, flow_run: FlowRun, *, gone: bool) -> Shown | None:
+    state = flow_run.state
+    if state is None or state.is_final() or state.is_scheduled():
+        return None
+    waits = datetime.now(UTC) - state.timestamp
+    if not gone and waits < NEVER_STARTED:
+        return None
+    if not gone and not state.is_pending():
+        return None  # it runs, and opens its journal right now; or it uses another journal than ours
+    shown = Shown("CRASHED", "Crashed", "its process ended before anything was started; the log of `failover serve` says why")
+    await end_flow_run(client, flow_run.id, shown)
+    return shown
+
+
+def _dead(execution: str, events: list[Event]) -> bool:
+    """Whether the process that carried it out last is known to be gone."""
+    last = next(event for event in reversed(events) if isinstance(event, ExecutionStarted | Resumed))
+    return is_dead(Holder(execution, "", last.host, last.pid, last.boot))
+
+
+def _plan(state: ExecutionState) -> Plan | None:
+    with suppress(CannotResume, RunbookError):  # written by another version: its steps cannot be told, its end can
+        return replan(state)
+    return None
+
+
+def _ending_without_plan(state: ExecutionState) -> Shown | None:
+    return picture.verdict(state.finished.verdict, state.finished.detail) if state.finished is not None else None
+
+
+def _shows(flow_run: FlowRun, shown: Shown) -> bool:
+    state = flow_run.state
+    return state is not None and (state.type.value, state.name) == (shown.type, shown.name)
