@@ -21,7 +21,6 @@ def main() -> None:
     from prefect.flow_engine import load_flow, load_flow_run, run_flow
     from prefect.logging.configuration import setup_logging
 
-    import deployments.prefect_served
     import flows.prefect_flow  # noqa: F401 - what every run needs
 
     setup_logging()

@@ -13,9 +13,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas import OrchestrationResult
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -100,7 +102,7 @@ class Runner:
 
     async def _claim(self, flow_run: FlowRun) -> bool:
         """Whether the run is ours: of several runners Prefect lets one set it to Pending."""
-        result = await self._client.set_flow_run_state(flow_run.id, Pending())
+        result: OrchestrationResult[Any] = await self._client.set_flow_run_state(flow_run.id, Pending())
         return bool(result.status.value == "ACCEPT")
 
     async def _hand_over(self, flow_run: FlowRun) -> None:

@@ -63,13 +63,13 @@ def read_folder(folder: Path) -> tuple[list[Loaded], list[str]]:
     for path in files(folder):
         try:
             loaded = load(path)
-            if problems := check(loaded):
-                raise RunbookError(problems)
         except RunbookError as error:
             broken.append(f"not served:\n{error}")
             continue
-        name = loaded.runbook.name
-        if name in valid:
+        name, problems = loaded.runbook.name, check(loaded)
+        if problems:
+            broken.append(f"not served:\n{RunbookError(problems)}")
+        elif name in valid:
             broken.append(f"not served:\n{path}: is named '{name}' as {valid[name].file} is; give it another name")
         else:
             valid[name] = loaded

@@ -24,7 +24,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRunResult
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.input.run_input import Keyset, keyset_from_paused_state
 from prefect.states import Paused, Pending, Running
@@ -32,6 +32,7 @@ from prefect.states import Paused, Pending, Running
 from flows.journal import InboxEntry
 from flows.prefect_picture import Shown
 from flows.prefect_questions import Question, closing
+from flows.prefect_steps import StepRuns
 from flows.state import ExecutionState
 
 _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.SCHEDULED, StateType.CANCELLING]
@@ -58,10 +59,11 @@ class Asked:
 class Asking:
     """The questions of one flow run."""
 
-    def __init__(self, client: PrefectClient, flow_run: UUID, label: str, put: Put) -> None:
+    def __init__(self, client: PrefectClient, steps: StepRuns, label: str, put: Put) -> None:
         """label: names the children's runs. put: puts an answer into the inbox and gives its number."""
         self._client = client
-        self._flow_run = flow_run
+        self._steps = steps
+        self._flow_run = steps.flow_run
         self._label = label
         self._put = put
         self._asked: dict[tuple[str, str, datetime], Asked] = {}
@@ -120,7 +122,7 @@ class Asking:
         left = question.deadline - datetime.now(UTC) + _GRACE
         pause: State[Any] = Paused(timeout_seconds=max(60, int(left.total_seconds())), pause_key=key)
         keyset = keyset_from_paused_state(pause)
-        pause.state_details.run_input_keyset = dict(keyset)
+        pause.state_details.run_input_keyset = {str(name): value for name, value in keyset.items()}
         text = f"_{asked.remark}_\n\n{question.text}" if asked.remark else question.text
         schema = question.form().model_json_schema()
         await self._client.create_flow_run_input(asked.child, keyset["schema"], json.dumps(schema))
@@ -135,8 +137,11 @@ class Asking:
         def ask() -> None:
             """Drawn by hand below."""
 
-        task = Task(ask, name=question.name)
-        run = await self._client.create_task_run(task, self._flow_run, dynamic_key=uuid4().hex, name=question.name, state=Pending())
+        upstream: list[Any] = [TaskRunResult(id=self._steps.task_run(step)) for step in question.after]
+        run = await self._client.create_task_run(
+            Task(ask, name=question.name), self._flow_run, dynamic_key=uuid4().hex, name=question.name, state=Pending(),
+            task_inputs={"wait_for": upstream},
+        )  # fmt: skip
         flow = Flow(ask, name=question.name, retries=0)
         created: FlowRun = await self._client.create_flow_run(
             flow, name=f"{self._label} {question.subject}", parent_task_run_id=run.id, state=Running()

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import Flow
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
@@ -164,8 +165,8 @@ def _open_engine(call: Call, journal: Journal) -> tuple[Engine, bool]:
 async def _carry_out(call: Call, engine: Engine, journal: Journal, *, resumed: bool) -> Shown:
     """Run the engine on its thread beside the mirror; give the flow run's final state."""
     context = FlowRunContext.get()
-    if context is None or context.client is None:
-        raise RuntimeError("no client in the flow run's context")
+    if context is None or not isinstance(context.client, PrefectClient):
+        raise TypeError("a runbook's flow runs as an async flow, with Prefect's async client")
     plan: Plan = engine.plan
     subject = Subject(call.execution, call.flow_run, plan, journal, resumed)
     mirror = Mirror(context.client, subject, engine.state, engine.subscribe())
@@ -184,7 +185,7 @@ async def _carry_out(call: Call, engine: Engine, journal: Journal, *, resumed: b
     return shown or Shown("FAILED", "Unfinished", "the engine ended without a verdict")
 
 
-async def _last_words(mirror: Mirror, client: Any, subject: Subject, logger: Logger) -> None:
+async def _last_words(mirror: Mirror, client: PrefectClient, subject: Subject, logger: Logger) -> None:
     if await mirror.finish(PATIENCE):
         with suppress(Exception):  # a report that Prefect does not take is still written by `failover report`
             async with asyncio.timeout(PATIENCE):

@@ -81,7 +81,8 @@ def _plain(value: Any) -> Any:
 
 
 def _question(name: str, one: Input, taken: set[str]) -> Question:
-    annotation, default = _annotation(one), inspect.Parameter.empty
+    annotation: Any = _annotation(one)
+    default: Any = inspect.Parameter.empty
     if one.default is not None:
         default = one.default
     elif one.optional:
@@ -109,20 +110,22 @@ def _help(one: Input) -> str:
 
 
 def _annotation(one: Input) -> Any:
+    low: Any = one.min
+    high: Any = one.max
     match one.type:
         case InputType.choice:
             return Literal[one.choices]
         case InputType.boolean:
             return bool
         case InputType.integer:
-            return Annotated[int, Field(ge=one.min, le=one.max)]  # type: ignore[arg-type]
+            return Annotated[int, Field(ge=low, le=high)]
         case InputType.number:
-            return Annotated[float, Field(ge=one.min, le=one.max)]  # type: ignore[arg-type]
+            return Annotated[float, Field(ge=low, le=high)]
         case InputType.duration:
             return Annotated[str, Field(pattern=_DURATION)]
         case InputType.time:
             return datetime
         case InputType.list:
-            return Annotated[list[str], Field(min_length=one.min, max_length=one.max)]  # type: ignore[arg-type]
+            return Annotated[list[str], Field(min_length=low, max_length=high)]
         case _:
-            return Annotated[str, Field(min_length=one.min, max_length=one.max)]  # type: ignore[arg-type]
+            return Annotated[str, Field(min_length=low, max_length=high)]

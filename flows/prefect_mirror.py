@@ -64,7 +64,7 @@ class Mirror:
         self._subject = subject
         self._feed = feed
         self._steps = StepRuns(client, subject.flow_run, subject.plan)
-        self._asking = Asking(client, subject.flow_run, subject.execution, self._put)
+        self._asking = Asking(client, self._steps, subject.execution, self._put)
         self._prepared = not subject.resumed
         self._polled = 0.0
         self._shown: ExecutionState | None = None

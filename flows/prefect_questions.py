@@ -42,6 +42,8 @@ class Question:
     options: tuple[str, ...]
     text: str
     """Markdown: what is asked, the evidence, what silence means."""
+    after: tuple[str, ...] = ()
+    """The steps that led to it, for the graph."""
 
     @property
     def key(self) -> tuple[str, str, datetime]:
@@ -121,7 +123,8 @@ def _about_gate(plan: Plan, state: ExecutionState, opened: GateOpened, execution
     lines += ["", _times(plan, state, opened.deadline, silence), _command(execution, opened.gate)]
     options = tuple(_MANUAL if opened.manual else _GATE)
     kind: Literal["gate", "manual"] = "manual" if opened.manual else "gate"
-    return Question(kind, opened.gate, opened.at, opened.deadline, options, "\n".join(lines))
+    after = plan.by_id[known.step if known else opened.gate].after
+    return Question(kind, opened.gate, opened.at, opened.deadline, options, "\n".join(lines), after)
 
 
 def _doubt(rule: Approval, given: ApprovalGiven, opened: GateOpened, state: ExecutionState) -> str:
@@ -139,7 +142,7 @@ def _about_failure(plan: Plan, state: ExecutionState, opened: DecisionOpened, ex
         _command(execution, opened.step),
     ]  # fmt: skip
     options = tuple(option.value for option in opened.options)
-    return Question("failure", opened.step, opened.at, opened.deadline, options, "\n".join(lines))
+    return Question("failure", opened.step, opened.at, opened.deadline, options, "\n".join(lines), (opened.step,))
 
 
 def _times(plan: Plan, state: ExecutionState, deadline: datetime, silence: str) -> str:

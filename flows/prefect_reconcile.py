@@ -1,10 +1,10 @@
 """Complete what Prefect shows from the journal: after an outage of Prefect, and after a process that died.
 
-    journal says                             Prefect is given
-    the execution has ended                  every step's and form's state, and the flow run's honest final state
-    not ended, its process is dead           Crashed, and its forms are taken away: nobody reads them
-    not ended, its process may live          nothing: it mirrors itself
-    nothing, and the run waits for ever      Crashed: its process never came to the first event
+What the journal says decides what Prefect is given:
+- the execution has ended: every step's and form's state, and the flow run's honest final state
+- not ended, and its process is dead: Crashed, and its forms are taken away, because nobody reads them
+- not ended, and its process may live: nothing, it mirrors itself
+- nothing at all, and the run waits for ever: Crashed, its process never came to the first event
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4, uuid5
 
 from prefect.client.orchestration import PrefectClient
@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.events import Event, RelatedResource, Resource
 
-from flows.prefect_picture import Shown, StepShown
+from flows.prefect_picture import Shown, StateType, StepShown
 from runbooks.plan import Plan
 
 _PAGE = 200
@@ -30,18 +30,18 @@ class StepRuns:
 
     def __init__(self, client: PrefectClient, flow_run: UUID, plan: Plan) -> None:
         self._client = client
-        self._flow_run = flow_run
+        self.flow_run = flow_run
         self._plan = plan
         self._told: dict[str, StepShown | Shown] = {}
         self._stamps: dict[str, datetime] = {}
 
     def task_run(self, step: str) -> UUID:
         """The task run's id: the same in every process."""
-        return uuid5(self._flow_run, f"step:{step}")
+        return uuid5(self.flow_run, f"step:{step}")
 
     async def load(self) -> None:
         """Learn what Prefect shows already, for a run that somebody else told about before."""
-        ours = FlowRunFilter(id=FlowRunFilterId(any_=[self._flow_run]))
+        ours = FlowRunFilter(id=FlowRunFilterId(any_=[self.flow_run]))
         found: list[TaskRun] = []
         while len(found) % _PAGE == 0:
             page = await self._client.read_task_runs(
@@ -54,7 +54,7 @@ class StepRuns:
         for step in self._plan.steps:
             state = by_id.get(self.task_run(step.id))
             if state is not None:
-                self._told[step.id] = Shown(state.type.value, state.name or "", state.message or "")
+                self._told[step.id] = Shown(cast("StateType", state.type.value), state.name or "", state.message or "")
                 self._stamps[step.id] = state.timestamp
 
     async def show(self, wanted: Mapping[str, StepShown]) -> list[str]:
@@ -64,14 +64,14 @@ class StepRuns:
             return []
         stamps = {step: max(shown.at, self._stamps.get(step, shown.at) + _TICK) for step, shown in changed.items()}
         events = [self._event(step, shown, stamps[step]).model_dump(mode="json") for step, shown in changed.items()]
-        await self._client.request("POST", "/events", json=events)  # type: ignore[arg-type]
+        await self._client.request("POST", "/events", json=events)
         self._told.update(changed)
         self._stamps.update(stamps)
         return list(changed)
 
     def _knows(self, step: str, shown: StepShown) -> bool:
         told = self._told.get(step)
-        return told == shown or told == shown.state
+        return told in (shown, shown.state)
 
     def _event(self, step: str, shown: StepShown, at: datetime) -> Event:
         told = self._told.get(step)
@@ -95,7 +95,7 @@ class StepRuns:
             ),
             related=[
                 RelatedResource(
-                    {"prefect.resource.id": f"prefect.flow-run.{self._flow_run}", "prefect.resource.role": "flow-run"}
+                    {"prefect.resource.id": f"prefect.flow-run.{self.flow_run}", "prefect.resource.role": "flow-run"}
                 )
             ],
             payload={

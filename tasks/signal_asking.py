@@ -39,6 +39,8 @@ class Said:
     says: Says
     detail: str
     answered: bool = True
+    closed: bool = False
+    """Of a stream: closed by its other side, not given up on silence."""
 
 
 def ask_all(signals: Mapping[str, Signal], clients: Clients, patience: timedelta) -> tuple[Reading, ...]:
@@ -57,7 +59,8 @@ def ask_all(signals: Mapping[str, Signal], clients: Clients, patience: timedelta
             raise answer
         late = isinstance(answer, Late)
         said = _late(signal.kind, patience) if isinstance(answer, Late) else answer
-        readings.append(Reading(name=name, says=said.says, answered=said.answered, detail=said.detail, waiting=late))
+        told = {"says": said.says, "answered": said.answered, "detail": said.detail, "closed": said.closed}
+        readings.append(Reading(name=name, waiting=late, **told))
     return tuple(readings)
 
 
@@ -163,17 +166,22 @@ def _ask_standby(server: Server, clients: Clients) -> Said:
     query = """
         SELECT pg_is_in_recovery(), pid IS NOT NULL, status,
                extract(epoch FROM clock_timestamp() - last_msg_receipt_time)::float8,
-               extract(epoch FROM current_setting('wal_receiver_timeout')::interval)::float8
+               extract(epoch FROM current_setting('wal_receiver_timeout')::interval)::float8,
+               extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
         FROM (SELECT) one LEFT JOIN pg_stat_wal_receiver ON true"""
     try:
         row = clients.postgres(server).execute(query).fetchone()
     except (psycopg.Error, ActionFailed) as error:
         return Said(Says.unknown, f"standby cannot be asked: {str(error).splitlines()[0]}", answered=False)
-    in_recovery, receives, status, age, limit = row or (False, False, None, None, 0.0)
+    in_recovery, receives, status, age, limit, commit = row or (False, False, None, None, 0.0, None)
     if not in_recovery:
         return Said(Says.unknown, "not a standby")
     if not receives:
-        return Said(Says.dead, "its stream from the primary is gone")
+        # A standby gives up on silence after wal_receiver_timeout at the earliest. One that replayed a commit of less
+        # than half that age has not: its primary's side has closed the stream. So this is proof, though we came late.
+        closed = limit == 0 or (commit is not None and commit < limit / 2)
+        told = f", {commit:.1f} s after the last commit" if closed and commit is not None else ""
+        return Said(Says.dead, f"its stream from the primary is gone{told}", closed=closed)
     if age is None:
         return Said(Says.unknown, f"receiver is {status}, when it last heard is not shown to role '{server.user}'")
     if status == "streaming" and (limit == 0 or age <= limit / 2 + 2):

@@ -56,9 +56,9 @@ def _heard(step: DetectOutage, reading: Reading, before: Reading | None, at: dat
 
 
 def _proven(step: DetectOutage, reading: Reading, before: Reading | None) -> Reading:
-    """A stream that is gone proves death only if it was fresh at the look before; else the standby gave it up."""
+    """A stream that is gone proves death only if it was closed, or fresh at the look before; else it was given up."""
     signal = step.signals.get(reading.name)
-    if signal is None or signal.kind != "standby" or reading.says is not Says.dead:
+    if signal is None or signal.kind != "standby" or reading.says is not Says.dead or reading.closed:
         return reading
     if before is not None and before.says in (Says.up, Says.dead):
         return reading

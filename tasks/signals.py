@@ -116,6 +116,9 @@ class Reading(Frozen):
     )
     answered: bool = Field(description="Whether a host answered at all, if only by refusing: then we are not blind.")
     detail: str = Field(description="What was seen, in words.")
+    closed: bool = Field(
+        default=False, description="A stream that its other side has closed: no standby gives up on silence so soon."
+    )
     waiting: bool = Field(default=False, description="Asked and not answered yet; what it says is from before.")
     waiting_since: datetime | None = Field(default=None, description="First look at which that answer was awaited.")
     since: datetime | None = Field(default=None, description="First look of those that gave this answer in a row.")

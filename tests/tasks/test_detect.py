@@ -16,7 +16,7 @@ from tasks.detect import DetectOutage, Outage
 from tasks.signals import Reading, Says
 from tests.tasks.conftest import Pair
 from tests.tasks.parties import blackhole, closed_port, dropper, web
-from tests.tasks.postgres_nodes import Installation, Node, until
+from tests.tasks.postgres_nodes import Installation, Node, caught_up, until
 
 MakePair = Callable[..., Pair]
 
@@ -205,3 +205,12 @@ def test_a_revoked_attempt_asks_nobody(clients: Clients) -> None:
 def test_a_signal_asks_in_exactly_one_way(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"asks in one way|either `url` or `command`"):
         probe({"odd": bad})
+
+
+def test_a_look_that_begins_after_the_kill_finds_the_stream_closed(pair: MakePair, clients: Clients) -> None:
+    primary, standby = pair()
+    primary.do("CREATE TABLE beat (at timestamptz)")
+    until(lambda: caught_up(primary, standby))
+    primary.kill()
+    watching = Watching(probe({"standby": {"standby": standby.server()}}), clients)
+    assert watching.until("standby", Says.dead, 2).closed
