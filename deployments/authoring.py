@@ -51,10 +51,10 @@ def given_inputs(options: argparse.Namespace) -> dict[str, str]:
 
 def run_check(options: argparse.Namespace) -> int:
     """Check files; every problem on a line of its own."""
-    from runbooks.shipped import find
     from runbooks.loader import load
     from runbooks.planner import check
     from runbooks.problems import RunbookError
+    from runbooks.shipped import find
 
     wrong = 0
     files: list[Path] = []
@@ -81,10 +81,10 @@ def run_check(options: argparse.Namespace) -> int:
 
 def planned(options: argparse.Namespace, mode: str) -> Plan:
     """The plan that the command line asks for."""
-    from runbooks.shipped import find
     from runbooks.loader import load
     from runbooks.model import Mode
     from runbooks.planner import plan
+    from runbooks.shipped import find
 
     return plan(load(find(options.runbook)), mode=Mode(mode), inputs=given_inputs(options))
 

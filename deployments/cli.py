@@ -13,7 +13,7 @@ EPILOG = """exit codes: 0 the goal was met, 1 it was not, 2 invalid input, 3 ref
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from deployments import authoring, demo, people, running, serve, showing
+    from deployments import authoring, demo, people, running, serve, showing, switching
     from deployments.lab import cli as lab
 
     top = argparse.ArgumentParser(
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
-    for module in (authoring, running, people, showing, serve, lab, demo):
+    for module in (authoring, running, people, showing, switching, serve, lab, demo):
         module.add_commands(commands)
     return top
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _explain(error: Exception) -> int:
     """Say what is wrong; a defect of ours keeps its traceback."""
     from deployments.exits import Exit
-    from flows.journal import JournalError
+    from flows.journal import Halted, JournalError
     from flows.runs import CannotResume, TargetBusy
     from runbooks.problems import RunbookError
 
@@ -65,6 +65,8 @@ def _explain(error: Exception) -> int:
             code = Exit.invalid
         case TargetBusy():
             code = Exit.busy
+        case Halted():
+            code = Exit.refused
         case JournalError():
             code = Exit.not_met
         case _:

@@ -58,10 +58,10 @@ def _story(lab: Lab, options: argparse.Namespace) -> int:
     from deployments.running import carry_out
     from flows.clock import SystemClock
     from flows.runs import Request, start
-    from runbooks.shipped import find
     from runbooks.loader import load
     from runbooks.model import Mode
     from runbooks.planner import plan
+    from runbooks.shipped import find
 
     print("bringing up two regions: PostgreSQL with a streaming standby, checkout services, AWS, DNS, customers")
     began = time.monotonic()
@@ -109,7 +109,7 @@ def _facts(lab: Lab, fault: datetime) -> tuple[Fact, ...]:
     from flows.report import facts_of
 
     deadline = time.monotonic() + 15
-    while (report := lab.traffic_report(fault)).first_ack_by_new_primary is None and time.monotonic() < deadline:
+    while lab.traffic_report(fault).first_ack_by_new_primary is None and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(1.5)  # orders that were being retried get their answers
     return facts_of(told(lab.traffic_report(fault)))

@@ -27,7 +27,7 @@ def begin_immediately() -> None:
     as_shipped = AioSqliteConfiguration.begin_transaction
 
     @asynccontextmanager
-    async def begin(self: AioSqliteConfiguration, session: Any, with_for_update: bool = True) -> AsyncGenerator[Any, None]:
+    async def begin(self: AioSqliteConfiguration, session: Any, with_for_update: bool = True) -> AsyncGenerator[Any, None]:  # noqa: ARG001 - its signature
         async with as_shipped(self, session, with_for_update=True) as transaction:
             yield transaction
 

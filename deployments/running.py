@@ -17,6 +17,8 @@ from deployments.authoring import add_inputs, planned
 from deployments.exits import Exit, exit_of
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from flows.engine import Engine
     from flows.journal import InboxEntry, Journal
     from flows.report import Fact
@@ -81,7 +83,7 @@ def run_resume(options: argparse.Namespace) -> int:
     return carry_out(engine, journal, name=options.by, plain=options.plain)
 
 
-def _impact(text: str | None):  # noqa: ANN202
+def _impact(text: str | None) -> datetime | None:
     from datetime import datetime
 
     if text is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,8 @@ def run_status(options: argparse.Namespace) -> int:
     journal = open_journal(options.journal)
     while True:
         execution, plan, state = _read(journal, options.execution)
+        for halt in journal.halts():
+            print(f"HALTED: {halt}", file=sys.stderr)
         if options.json:
             print(json.dumps(status_json(execution, plan, state), indent=2, default=str), flush=True)
         else:

@@ -23,7 +23,7 @@ from typing import Any
 from flows.clock import Clock
 from flows.core import Core, next_due, react
 from flows.events import Acting, Event, LeaseTaken, Progress, Status, Undoing
-from flows.journal import Busy, Holder, Journal, JournalError, LeaseLost
+from flows.journal import EVERYTHING, Busy, Halted, Holder, Journal, JournalError, LeaseLost
 from flows.messages import (
     ActReturned,
     Command,
@@ -42,7 +42,7 @@ from flows.messages import (
     Write,
 )
 from flows.secrets import Secrets
-from flows.state import ExecutionState
+from flows.state import ExecutionState, fold
 from flows.step import Work, act, as_failure, look, undo
 from flows.workers import Workers
 from runbooks.model import Mode
@@ -96,6 +96,7 @@ class Engine:
         self._leased_until = time.monotonic() + LEASE.total_seconds() if opened.held else None
         self._over = threading.Event()
         self._warm = False
+        self._halted: str | None = None
 
     # -- for others
 
@@ -159,6 +160,22 @@ class Engine:
         self._react(message)
 
     def _react(self, message: Message) -> None:
+        before = self._core
+        try:
+            self._decide(message)
+        except Halted as error:  # the announcement was not written, so nothing of it left: go on from the journal
+            self._halted = str(error)
+            state = fold(event for _, event in self._journal.read(self.execution))
+            asked = getattr(message, "step", None)
+            attempts = {
+                name: replace(attempt, busy=attempt.busy and name != asked)
+                for name, attempt in before.attempts.items()
+                if state.step(name).status is None
+            }
+            self._core = replace(before, state=state, attempts=attempts)
+            self._decide(Stop(self._clock.now(), "kill switch", str(error)))
+
+    def _decide(self, message: Message) -> None:
         self._core, commands = react(self._core, replace(message, at=self._clock.now()))
         if isinstance(message, Saw) and isinstance(message.look, Look):
             self._progress(message)
@@ -188,9 +205,24 @@ class Engine:
         if now - self._read_inbox_at < POLL:
             return
         self._read_inbox_at = now
+        self._obey_switch(now)
         for received in self._journal.inbox(self.execution, self._core.state.adopted):
             if received.number > self._core.state.adopted:
                 self._react(Letter(now, received))
+
+    def _obey_switch(self, now: datetime) -> None:
+        """Seen at every read of the inbox, and again in the transaction of every announcement."""
+        if not self._held or self._halted is not None:
+            return
+        for halt in self._journal.halts():
+            if halt.target in {EVERYTHING, *self._held}:
+                self._halted = str(halt)
+                self._mailbox.put(Stop(now, "kill switch", str(halt)))
+                return
+
+    def _permit(self) -> None:
+        if self._halted is not None:
+            raise Revoked(self._halted)
 
     def _progress(self, message: Saw) -> None:
         if not isinstance(message.look, Look) or self.state.step(message.step).status is not None:
@@ -261,7 +293,7 @@ class Engine:
             else:
                 missing.append(name)
         timeout = min(CALL, max(step.timeout / 2, timedelta(milliseconds=200)))
-        return Work(action, Clients(self._guard, timeout), fences, tuple(missing))
+        return Work(action, Clients(self._guard, timeout), fences, tuple(missing), self._permit)
 
     def _build(self, step: PlannedStep) -> Action[Any]:
         outputs = {name: record.output for name, record in self.state.steps.items() if record.output is not None}

@@ -36,6 +36,10 @@ class LeaseLost(JournalError):
     """A lease that an act needs is not held any more."""
 
 
+class Halted(JournalError):
+    """The kill switch is on for this target, or for everything: no change may start."""
+
+
 class Said(BaseModel):
     """Base of what people put into the inbox."""
 
@@ -116,6 +120,25 @@ class Busy:
     until: datetime
 
 
+EVERYTHING = "*"
+"""The kill switch's target that stands for all."""
+
+
+@dataclass(frozen=True)
+class Halt:
+    """The kill switch is on: for a target as leases name it, or for EVERYTHING; by whom, why, since when."""
+
+    target: str
+    by: str
+    reason: str
+    at: datetime
+
+    def __str__(self) -> str:
+        """One line for people."""
+        what = "everything" if self.target == EVERYTHING else self.target
+        return f"{what} is halted by {self.by} since {self.at:%Y-%m-%d %H:%M:%S} UTC: {self.reason}"
+
+
 @dataclass(frozen=True)
 class Summary:
     """One line of the list of executions."""
@@ -139,7 +162,8 @@ class Journal(Protocol):
     def append(self, execution: str, after: int, events: Sequence[Event], lease: Holder | None = None) -> int:
         """Append events behind row number `after`; give the new last number.
 
-        lease: when given, every lease of this holder's execution must still be its own, in the same transaction.
+        lease: when given, every lease of this holder must still be its own, and the kill switch off for all of its
+        targets, in the same transaction; else LeaseLost or Halted, and nothing is appended.
         """
         ...
 
@@ -177,6 +201,14 @@ class Journal(Protocol):
 
     def break_lease(self, holder: Holder, now: datetime) -> None:
         """End the leases of a holder that is known to be dead."""
+        ...
+
+    def switch(self, target: str, by: str, reason: str, at: datetime, *, on: bool) -> None:
+        """Turn the kill switch on or off for a target or for EVERYTHING; the history stays."""
+        ...
+
+    def halts(self) -> list[Halt]:
+        """What is halted now."""
         ...
 
     def verify(self, execution: str) -> list[str]:

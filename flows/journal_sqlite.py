@@ -18,9 +18,12 @@ from typing import Any
 from flows.events import ANY_EVENT, SCHEMA_VERSION, Event, ExecutionFinished, ExecutionStarted
 from flows.journal import (
     ANY_ENTRY,
+    EVERYTHING,
     GENESIS,
     Busy,
     Conflict,
+    Halt,
+    Halted,
     Held,
     Holder,
     InboxEntry,
@@ -42,10 +45,15 @@ CREATE TABLE IF NOT EXISTS inbox (
 CREATE TABLE IF NOT EXISTS leases (
   target TEXT PRIMARY KEY, token INTEGER NOT NULL, execution TEXT NOT NULL, holder TEXT NOT NULL, host TEXT NOT NULL,
   pid INTEGER NOT NULL, boot TEXT NOT NULL, since TEXT NOT NULL, until TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS switches (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, target TEXT NOT NULL, halted INTEGER NOT NULL, by TEXT NOT NULL,
+  reason TEXT NOT NULL, at TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS firsts ON events (number, at) WHERE number = 1;
 CREATE INDEX IF NOT EXISTS letters ON inbox (execution, number);
 CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS events_remain BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS switches_stay BEFORE UPDATE ON switches BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER IF NOT EXISTS switches_remain BEFORE DELETE ON switches BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS inbox_stays BEFORE UPDATE ON inbox BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER IF NOT EXISTS inbox_remains BEFORE DELETE ON inbox BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 """
@@ -126,7 +134,7 @@ class SqliteJournal:
             if number != after:
                 raise Conflict(f"execution {execution}: somebody else wrote event {number}, we knew {after}")
             if lease is not None:
-                self._still_held(db, lease, events[-1].at)
+                self._may_act(db, lease, events[-1].at)
             for event, body in zip(events, bodies, strict=True):
                 number += 1
                 previous = chain(previous, execution, number, body)
@@ -136,13 +144,22 @@ class SqliteJournal:
                 )
         return int(number)
 
-    def _still_held(self, db: sqlite3.Connection, holder: Holder, now: datetime) -> None:
+    def _may_act(self, db: sqlite3.Connection, holder: Holder, now: datetime) -> None:
+        """Must never happen: an act is announced while its lease is another's, or while its target is halted."""
+        targets = self._held(db, holder, now)
+        halts = {halt.target: halt for halt in self._halts(db)}
+        stopped = [halts[name] for name in (EVERYTHING, *targets) if name in halts]
+        if stopped:
+            raise Halted(str(stopped[0]))
+
+    def _held(self, db: sqlite3.Connection, holder: Holder, now: datetime) -> list[str]:
         rows = db.execute("SELECT target, until FROM leases WHERE holder = ?", (holder.name,)).fetchall()
         if not rows:
             raise LeaseLost(f"execution {holder.execution}: holds no lease any more")
         late = [target for target, until in rows if datetime.fromisoformat(until) <= now]
         if late:
             raise LeaseLost(f"execution {holder.execution}: the lease on {late[0]} has expired")
+        return [target for target, _ in rows]
 
     def read(self, execution: str, after: int = 0) -> list[tuple[int, Event]]:
         """See Journal.read."""
@@ -210,7 +227,7 @@ class SqliteJournal:
     def renew(self, holder: Holder, ttl: timedelta, now: datetime) -> datetime:
         """See Journal.renew."""
         with self._write() as db:
-            self._still_held(db, holder, now)
+            self._held(db, holder, now)
             db.execute("UPDATE leases SET until = ? WHERE holder = ?", ((now + ttl).isoformat(), holder.name))
         return now + ttl
 
@@ -222,6 +239,30 @@ class SqliteJournal:
     def break_lease(self, holder: Holder, now: datetime) -> None:
         """See Journal.break_lease."""
         self.release(holder, now)
+
+    def switch(self, target: str, by: str, reason: str, at: datetime, *, on: bool) -> None:
+        """See Journal.switch."""
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO switches (target, halted, by, reason, at) VALUES (?, ?, ?, ?, ?)",
+                (target, int(on), by, reason, at.isoformat()),
+            )
+
+    def halts(self) -> list[Halt]:
+        """See Journal.halts."""
+        with self._lock:
+            try:
+                return self._halts(self._db)
+            except sqlite3.Error as error:
+                raise JournalError(f"journal {self._path}: cannot read the kill switch ({_why(error)})") from None
+
+    @staticmethod
+    def _halts(db: sqlite3.Connection) -> list[Halt]:
+        rows = db.execute(
+            """SELECT target, by, reason, at FROM switches one WHERE halted = 1
+               AND number = (SELECT max(number) FROM switches WHERE target = one.target) ORDER BY number"""
+        ).fetchall()
+        return [Halt(target, by, reason, datetime.fromisoformat(at)) for target, by, reason, at in rows]
 
     def verify(self, execution: str) -> list[str]:
         """See Journal.verify."""

@@ -28,8 +28,8 @@ from flows.state import ExecutionState, fold
 from runbooks.plan import Plan
 from runbooks.problems import RunbookError
 
-GRACE = timedelta(seconds=20)
-"""A process that has just ended its execution still tells Prefect by itself."""
+GRACE = timedelta(seconds=30)
+"""A process that has just ended still tells Prefect by itself; one that has just begun may wait 16 s for a dead one's lease."""
 NEVER_STARTED = timedelta(minutes=2)
 _WITHDRAWN = Shown("CANCELLED", "Withdrawn", "nobody reads this form any more")
 
@@ -39,6 +39,8 @@ async def reconcile(client: PrefectClient, journal: Journal, flow_run: FlowRun, 
 
     gone: its process is known to have ended. Raises what the client raises, and JournalError.
     """
+    if flow_run.state is None or flow_run.state.is_scheduled():  # somebody asked for it, again or the first time
+        return None
     execution = execution_of(flow_run.id)
     rows = await asyncio.to_thread(journal.read, execution)
     events = [event for _, event in rows]
@@ -48,7 +50,8 @@ async def reconcile(client: PrefectClient, journal: Journal, flow_run: FlowRun, 
     if state.started.channel != f"{CHANNEL}{flow_run.id}":
         return None
     dead = gone or _dead(execution, events)
-    if not dead and state.last is not None and datetime.now(UTC) - state.last < GRACE:
+    fresh = datetime.now(UTC) - max(state.last or flow_run.state.timestamp, flow_run.state.timestamp) < GRACE
+    if fresh and not gone:
         return None
     plan = _plan(state)
     shown = picture.ending(plan, state) if plan is not None else _ending_without_plan(state)
@@ -71,7 +74,7 @@ async def reconcile(client: PrefectClient, journal: Journal, flow_run: FlowRun, 
 
 async def _never_started(client: PrefectClient, flow_run: FlowRun, *, gone: bool) -> Shown | None:
     state = flow_run.state
-    if state is None or state.is_final() or state.is_scheduled():
+    if state is None or state.is_final():
         return None
     waits = datetime.now(UTC) - state.timestamp
     if not gone and waits < NEVER_STARTED:

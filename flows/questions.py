@@ -37,7 +37,7 @@ def take_letter(turn: Turn, letter: Letter) -> None:
                 ApprovalGiven(at=turn.now, gate=said.gate, answer=said.answer, by=said.by, how=said.how,
                               reason=said.reason, given_at=letter.received.at, entry=number)
             )  # fmt: skip
-        case SaidAboutFailure() if asked(turn, said.step):
+        case SaidAboutFailure() if _asked(turn, said.step):
             turn.write(
                 DecisionClosed(at=turn.now, step=said.step, choice=said.choice, by=said.by, reason=said.reason, entry=number)
             )
@@ -49,7 +49,7 @@ def take_letter(turn: Turn, letter: Letter) -> None:
             turn.write(Noted(at=turn.now, by=said.by, entry=number, text="answered something that nobody asks"))
 
 
-def asked(turn: Turn, step: str) -> bool:
+def _asked(turn: Turn, step: str) -> bool:
     record = turn.state.decisions.get(step)
     return record is not None and record.closed is None
 

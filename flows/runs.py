@@ -13,17 +13,16 @@ from datetime import datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from runbooks.planner import plan as make_plan
-
 from flows.clock import Clock
 from flows.core import Core
 from flows.engine import LEASE, Engine, Opened, needs_lease
 from flows.events import Event, ExecutionStarted, LeaseTaken, Marked, Resumed, Status, Verdict
-from flows.journal import Busy, Held, Holder, InboxEntry, Journal
+from flows.journal import EVERYTHING, Busy, Halted, Held, Holder, InboxEntry, Journal
 from flows.state import ExecutionState, fold
 from runbooks.loader import load_text
 from runbooks.model import Mode
 from runbooks.plan import Plan, look_up_in
+from runbooks.planner import plan as make_plan
 from runbooks.problems import Problem, RunbookError
 from runbooks.references import inside
 from tasks.contract import Change, Mark
@@ -76,6 +75,7 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
     targets = known_targets(plan, environ)
     tokens: Mapping[str, int] = {}
     if plan.mode is not Mode.dry_run:
+        _demand_no_halt(journal, targets)
         got = journal.acquire([f"execution:{execution}", *targets], holder, LEASE, now)
         if isinstance(got, Busy):
             raise TargetBusy(got, where_is(journal, got.holder.execution))
@@ -118,7 +118,9 @@ def resume(
     holder = _me(execution)
     tokens: Mapping[str, int] = {}
     if plan.mode is not Mode.dry_run:
-        tokens = _take_over(journal, holder, [f"execution:{execution}", *known_targets(plan, environ)], clock).tokens
+        targets = known_targets(plan, environ)
+        _demand_no_halt(journal, targets)
+        tokens = _take_over(journal, holder, [f"execution:{execution}", *targets], clock).tokens
         rows = journal.read(execution)  # again: it may have gone on while we waited
         state = fold(event for _, event in rows)
     now = clock.now()
@@ -130,6 +132,12 @@ def resume(
         events.append(LeaseTaken(at=now, targets=dict(tokens)))
     number = journal.append(execution, rows[-1][0], events)
     return Engine(Opened(execution, Core(plan, fold(events, state)), number, holder, tokens), journal, clock, environ=environ)
+
+
+def _demand_no_halt(journal: Journal, targets: tuple[str, ...]) -> None:
+    for halt in journal.halts():
+        if halt.target in {EVERYTHING, *targets}:
+            raise Halted(f"{halt}; `failover release` lifts it")
 
 
 def replan(state: ExecutionState) -> Plan:

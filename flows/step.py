@@ -30,6 +30,8 @@ class Work:
     fences: Mapping[str, Action[Any]]
     missing_fences: tuple[str, ...] = ()
     """Fence steps that did not succeed in this execution."""
+    permit: Callable[[], None] = lambda: None
+    """Asked right before an act and never before a look: raises Revoked when no change may start any more."""
 
 
 def look(work: Work, earlier: Seen[Any] | None, *, acted: bool, now: Callable[[], datetime]) -> Look | Failure:
@@ -70,6 +72,7 @@ def act(work: Work, before: BaseModel) -> Failure | None:
         if action.makes_writer:
             _demand_fences(work)
         work.clients.check()
+        work.permit()
         action.act(before, work.clients)
     except Exception as error:  # noqa: BLE001 - the one place where exceptions become data
         return as_failure(error)

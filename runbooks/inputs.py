@@ -28,7 +28,7 @@ def read_inputs(
     for name in answers:
         if name not in questions:
             findings.add(
-                ("inputs",), f"'{name}' is no input of this runbook{findings.names.nearest(str(name), questions)}"
+                ("inputs",), f"{shorten(name)} is no input of this runbook{findings.names.nearest(name, questions)}"
             )
     values: dict[str, Any] = {}
     for name, question in questions.items():

@@ -58,6 +58,12 @@ def _no_fence(fence: Draft, draft: Draft) -> str | None:
 
 def check_recovery(goals: Sequence[str], board: Board) -> None:
     """Recovery should be seen, not assumed: a probe or a person after the last change."""
+    for index, goal in enumerate(goals):
+        if board.drafts[goal].never:
+            mode = board.drafts[goal].mode.value
+            board.findings.warn(
+                ("recovered_when", index), f"'{goal}' is left out of a {mode} run, so it proves nothing there"
+            )
     looking = [goal for goal in goals if board.drafts[goal].change is None]
     for step in board.graph.order:
         counts = step in goals or any(board.graph.is_before(step, goal) for goal in goals)
@@ -70,16 +76,23 @@ def check_recovery(goals: Sequence[str], board: Board) -> None:
 
 def critical_path(goals: Sequence[str], board: Board, gates: Sequence[GateRule]) -> CriticalPath:
     """The longest chain of budgets and gates to recovery; handlers of failures and steps left out take no time."""
-    by_step = {gate.step: gate for gate in gates}
+    waits: dict[str, list[tuple[str, timedelta]]] = {}
+    for gate in gates:  # it opens where the first step that it covers is about to act, and then stays open
+        first = next(
+            (step for step in board.graph.order if step in gate.covers and _takes_time(board.drafts[step])), None
+        )
+        if first is not None:
+            waits.setdefault(first, []).append(_waiting(gate, board.drafts[first].mode))
 
     def cost(step: str) -> Parts:
         draft = board.drafts[step]
-        if draft.never or draft.handles:
-            return ()
-        own = (step, draft.budget)
-        return (_waiting(by_step[step], draft.mode), own) if step in by_step else (own,)
+        return (*waits.get(step, ()), (step, draft.budget)) if _takes_time(draft) else ()
 
     return board.graph.longest(goals, cost)
+
+
+def _takes_time(draft: Draft) -> bool:
+    return not (draft.never or draft.handles)
 
 
 def _waiting(gate: GateRule, mode: Mode) -> tuple[str, timedelta]:

@@ -153,10 +153,19 @@ def look_up_in(
             raise LookupError(f"{reference}: not known yet")
         value: Any = outputs[reference.path[0]]
         for part in reference.path[1:]:
-            value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
+            value = _part(value, part)
         return value
 
     return look_up
+
+
+def _part(value: Any, name: str) -> Any:
+    """One part of an output: a field, an entry, or an item by its number; None when it has none."""
+    if isinstance(value, Mapping):
+        return value.get(name)
+    if isinstance(value, list | tuple):
+        return value[int(name)] if name.isdecimal() and int(name) < len(value) else None
+    return getattr(value, name, None)
 
 
 def is_change(step: PlannedStep) -> bool:

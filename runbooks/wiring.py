@@ -108,8 +108,8 @@ def may_be_missing(source: Draft, reader: Draft) -> str | None:
         return "is left out in this mode" if source.never else "runs only under its `when`"
     if reader.never:
         return None
-    if source.on_failure == "continue":
-        return "may fail and be passed over (on_failure: continue)"
+    if source.on_failure not in ("ask", "halt", "roll-back"):
+        return f"may fail and be passed over (on_failure: {source.on_failure})"
     if source.handles and source.handles != reader.handles:
         return f"runs only when '{source.handles[0]}' fails"
     return None

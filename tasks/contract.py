@@ -19,10 +19,11 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, GetPydanticSchema
+from pydantic.json_schema import DEFAULT_REF_TEMPLATE, GenerateJsonSchema, JsonSchemaMode
 from pydantic_core import core_schema
 
 from tasks.clients import Clients
-from tasks.durations import parse_duration
+from tasks.durations import format_duration, parse_duration
 from tasks.errors import ActionFailed, Revoked
 
 __all__ = [
@@ -56,7 +57,6 @@ class Plane(StrEnum):
 
 def _duration_schema(_source: Any, _handler: Any) -> core_schema.CoreSchema:
     """Take a timedelta or text with a unit ('90s'); give text with a unit back to JSON."""
-    from tasks.durations import format_duration
 
     def parse(value: Any) -> timedelta:
         return value if isinstance(value, timedelta) else parse_duration(value)
@@ -75,10 +75,30 @@ Duration = Annotated[timedelta, GetPydanticSchema(_duration_schema, _duration_js
 """A time with a unit in YAML and JSON ('500ms', '90s', '1h30m'), a timedelta in Python; bare numbers are refused."""
 
 
+class JsonSchemas(GenerateJsonSchema):
+    """JSON Schemas whose defaults can be typed into a runbook: '20s', not ISO 8601's 'PT20S'."""
+
+    def encode_default(self, dft: Any) -> Any:
+        """Write a duration as runbooks do."""
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
+
+
 class Frozen(BaseModel):
     """Base of everything an action takes or gives: immutable, unknown fields refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+    @classmethod
+    def model_json_schema(
+        cls,
+        by_alias: bool | None = True,
+        ref_template: str = DEFAULT_REF_TEMPLATE,
+        schema_generator: type[GenerateJsonSchema] = JsonSchemas,
+        mode: JsonSchemaMode = "validation",
+        **more: Any,
+    ) -> dict[str, Any]:
+        """Give the model's JSON Schema, with durations as runbooks write them."""
+        return super().model_json_schema(by_alias, ref_template, schema_generator, mode, **more)
 
 
 @dataclass(frozen=True)

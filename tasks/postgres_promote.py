@@ -44,8 +44,9 @@ class Promote(Change[Promotion]):
 
     Sent again every 50 ms until it is out of recovery: no 5-second stall. A session advisory lock on the standby keeps
     rivals (in the same database) out until the attempt ends. Inherited synchronous_standby_names without an attached
-    standby would hang every commit: they are cleared, and both values reported. Cannot be undone: the way back is a
-    new failover.
+    standby would hang every commit: they are cleared, and both values reported. Needs: membership in pg_monitor,
+    EXECUTE on pg_promote and pg_reload_conf, ALTER SYSTEM on synchronous_standby_names, SELECT on the heartbeat. Cannot
+    be undone: the way back is a new failover.
     """
 
     name: ClassVar[str] = "postgres.promote"

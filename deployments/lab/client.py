@@ -55,8 +55,6 @@ class Lab:
 
         An interrupt on the way leaves nothing behind.
         """
-        if self.running:
-            raise Refused(f"lab {self.number}: is up already; `failover lab down` ends it")
         daemon.start(self.addresses, {"sync": sync, "traffic": traffic, "rate": rate, "supervise": supervise})
 
     def down(self) -> list[str]:

@@ -16,11 +16,12 @@ from typing import Any
 
 from .addresses import Addresses, base_folder
 from .cleanup import sweep
-from .errors import LabError
+from .errors import LabError, Refused
 from .processes import Identity
 from .programs import MARK, package_path
 
 _UP = 90.0  # seconds; 3 to 5 on a machine of 2 cores
+_TRIES = 10
 _END = 10.0  # seconds from SIGTERM to SIGKILL
 
 
@@ -30,7 +31,7 @@ def log(addresses: Addresses) -> Path:
 
 
 def lives(addresses: Addresses) -> bool:
-    """Whether a supervisor holds the lab's lock."""
+    """Whether a supervisor, or somebody who is starting one, holds the lab's lock."""
     try:
         with addresses.lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -44,19 +45,55 @@ def lives(addresses: Addresses) -> bool:
 def start(addresses: Addresses, options: dict[str, Any]) -> None:
     """Start the supervisor and return when its lab is ready. Where that fails, or is interrupted, nothing is left."""
     _prepare(base_folder())
+    lock = _take(addresses)
     try:
-        answer = _launch(addresses, json.dumps(options))
+        answer = _launch(addresses, json.dumps(options), lock)
     except BaseException:
+        os.close(lock)  # before the end, which waits until nobody holds it
         end(addresses)
         raise
-    if "error" in answer:  # it has swept already, or the lab is another supervisor's and not ours to sweep
+    os.close(lock)
+    if "error" in answer:
+        end(addresses)  # it has swept already, and is about to be gone
         raise LabError(f"lab {addresses.number}: {answer['error']}; {log(addresses)} tells more")
 
 
-def _launch(addresses: Addresses, options: str) -> dict[str, Any]:
+def end(addresses: Addresses) -> list[str]:
+    """End the supervisor nicely, else by force, and sweep; return what had been left over."""
+    identity = _recorded(addresses.folder / "state.json")
+    until = time.monotonic() + _END
+    if identity is not None and identity.alive and lives(addresses):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(identity.pid, signal.SIGTERM)
+        while identity.alive and time.monotonic() < until:
+            time.sleep(0.02)
+    found = sweep(addresses)
+    while lives(addresses):  # one that is being started: it has the lock before it can be found
+        if time.monotonic() > until:
+            raise LabError(f"lab {addresses.number}: {addresses.lock} is still held; see who with fuser")
+        time.sleep(0.02)
+        found += sweep(addresses)
+    return found
+
+
+def _take(addresses: Addresses) -> int:
+    """Take the lab's lock. Whoever inherits it holds it too, from before it is a process of its own."""
+    lock = os.open(addresses.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)  # perhaps somebody who only looks
+        else:
+            return lock
+    os.close(lock)
+    raise Refused(f"lab {addresses.number}: is up already; `failover lab down` ends it")
+
+
+def _launch(addresses: Addresses, options: str, lock: int) -> dict[str, Any]:
     """Start the supervisor and wait for the one line that it says."""
     ours, theirs = os.pipe()
-    argv = [sys.executable, "-m", "deployments.lab.supervisor", "--lab", str(addresses.number)]
+    argv = [sys.executable, "-m", "deployments.lab.supervisor", "--lab", str(addresses.number), "--lock", str(lock)]
     ways = {"PYTHONPATH": package_path(), "PYTHONSAFEPATH": "1", MARK: str(addresses.folder)}
     with os.fdopen(ours, "rb") as report:
         with os.fdopen(theirs, "wb"), log(addresses).open("wb") as output:
@@ -65,7 +102,7 @@ def _launch(addresses: Addresses, options: str) -> dict[str, Any]:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=[theirs],
+                pass_fds=[theirs, lock],
                 start_new_session=True,
                 cwd=base_folder(),
                 env=os.environ | ways,
@@ -78,19 +115,6 @@ def _launch(addresses: Addresses, options: str) -> dict[str, Any]:
         raise LabError(f"lab {addresses.number}: its supervisor did not come up: {''.join(last) or 'it said nothing'}")
     answer: dict[str, Any] = json.loads(line)
     return answer
-
-
-def end(addresses: Addresses) -> list[str]:
-    """End the supervisor nicely, else by force, and sweep; return what had been left over."""
-    identity = _recorded(addresses.folder / "state.json")
-    until = time.monotonic() + _END
-    number = signal.SIGTERM
-    while identity is not None and identity.alive and lives(addresses):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(identity.pid, number)
-        time.sleep(0.05)
-        number = signal.SIGTERM if time.monotonic() < until else signal.SIGKILL
-    return sweep(addresses)
 
 
 def _recorded(state: Path) -> Identity | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import json
 import logging
 import os
 import secrets
 import signal
 import sys
-import time
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import TextIO
@@ -23,7 +21,6 @@ from .errors import LabError
 from .programs import Programs, environment
 from .world import Options, World
 
-_TRIES = 60
 _log = logging.getLogger(__name__)
 PASSWORD_FILE = "password"  # noqa: S105 - a file's name
 
@@ -33,31 +30,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deployments.lab.supervisor")
     parser.add_argument("--lab", type=int, required=True)
     parser.add_argument("--options", type=json.loads, required=True)
+    parser.add_argument("--lock", type=int, required=True, help="file descriptor that holds the lab's lock")
     parser.add_argument("--report", type=int, required=True, help="file descriptor for one line of JSON")
     given = parser.parse_args()
     if os.fork():  # an orphan from here on: nobody has to wait for it, and no terminal reaches it
         os._exit(0)
     addresses = Addresses(given.lab)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    os.set_inheritable(given.report, False)
+    for inherited in (given.report, given.lock):  # ours alone; the lock is held as long as we live
+        os.set_inheritable(inherited, False)
     with os.fdopen(given.report, "w") as report:
-        error = _held(addresses) or asyncio.run(_live(addresses, Options(**given.options), report))
+        error = asyncio.run(_live(addresses, Options(**given.options), report))
         if error:
             print(json.dumps({"error": error}), file=report)
     sys.exit(1 if error else 0)
-
-
-def _held(addresses: Addresses) -> str | None:
-    """Take the lab's lock for the life of this process; return why not."""
-    lock = os.open(addresses.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    for _ in range(_TRIES):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.05)  # one that is ending, or somebody who only looks
-        else:
-            return None
-    return "another supervisor holds it"
 
 
 async def _live(addresses: Addresses, options: Options, report: TextIO) -> str | None:

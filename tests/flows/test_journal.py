@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows.events import Answer, Noted
-from flows.journal import Busy, Conflict, Held, Holder, Journal, JournalError, LeaseLost, SaidAboutGate
+from flows.journal import EVERYTHING, Busy, Conflict, Halted, Held, Holder, Journal, JournalError, LeaseLost, SaidAboutGate
 from flows.journal_sqlite import SqliteJournal
 from tests.flows.world import Set, make_plan, started, step
 
@@ -152,6 +152,21 @@ def test_released_leases_are_free_at_once(journal: Journal) -> None:
     journal.acquire(["a"], holder("e1"), TTL, NOW)
     journal.release(holder("e1"), NOW)
     assert isinstance(journal.acquire(["a"], holder("e2"), TTL, NOW), Held)
+
+
+def test_a_halt_prevents_announcements_of_its_target_only_until_it_is_lifted(journal: Journal) -> None:
+    number = begin(journal)
+    journal.acquire(["a"], holder("e1"), TTL, NOW)
+    journal.switch("b", "kim", "maintenance", NOW, on=True)
+    number = journal.append("e1", number, [note()], lease=holder("e1"))
+    for target in ("a", EVERYTHING):
+        journal.switch(target, "kim", "stop", NOW, on=True)
+        with pytest.raises(Halted):
+            journal.append("e1", number, [note()], lease=holder("e1"))
+        journal.renew(holder("e1"), TTL, NOW)
+        journal.switch(target, "kim", "go on", NOW, on=False)
+        number = journal.append("e1", number, [note()], lease=holder("e1"))
+    assert [halt.target for halt in journal.halts()] == ["b"]
 
 
 def test_many_writers_lose_nothing(journal: SqliteJournal) -> None:

@@ -107,7 +107,7 @@ def test_a_lab_that_is_up_is_not_brought_up_again(lab: Lab) -> None:
 
 
 def test_an_up_that_loses_the_race_leaves_the_other_lab_alone(lab: Lab) -> None:
-    with pytest.raises(LabError, match="another supervisor holds it"):
+    with pytest.raises(Refused):
         daemon.start(lab.addresses, {})
     assert lab.status().ready
 

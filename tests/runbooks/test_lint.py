@@ -135,6 +135,15 @@ def test_steps_left_out_and_handlers_of_failures_take_no_time():
     assert planned(body, Mode.drill).critical_path.total == timedelta(minutes=9)
 
 
+def test_a_gate_on_a_step_left_out_is_waited_for_at_the_next_one_it_covers():
+    body = steps(
+        "  - {id: a, manual: x, budget: 1m, when: {mode: drill}, gate: {covers: last, budget: 4m}}\n",
+        "  - {id: last, manual: x, budget: 2m}\n",
+    )
+    parts = planned(body).critical_path.parts
+    assert parts == (("gate a", timedelta(minutes=4)), ("last", timedelta(minutes=2)))
+
+
 def test_a_gate_that_opens_by_itself_in_a_drill_takes_no_time_there():
     body = steps("  - {id: last, manual: x, budget: 1m, gate: {budget: 2m, preapprove: drill}}\n")
     assert planned(body).critical_path.total == timedelta(minutes=3)
@@ -314,6 +323,7 @@ def test_recovery_is_to_be_seen_after_the_last_change():
         ("inputs: {x: {type: text, default: a}}", "inputs.x: nothing refers to it"),
         ("targets: {live: {x: a}, drill: {x: b}}", "targets.live.x: nothing refers to it"),
         ("targets: {live: {x: a}}", "targets: there are no drill targets"),
+        (steps("  - {id: last, uses: test.look, when: {mode: drill}}\n"), "recovered_when[0]: 'last' is left out"),
         (steps("  - {id: last, manual: x, gate: {budget: 2m, timeout: 1m}}\n"), "steps[0] (last).gate.budget: is longer"),
         (steps("  - {id: last, manual: x, gate: {approvers: [a], exclude_initiator: true}}\n"), "too few are left"),
     ],

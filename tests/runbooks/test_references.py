@@ -189,6 +189,16 @@ def test_a_step_that_may_be_skipped_gives_nothing_to_rely_on():
     assert plan_problems(conditional % "{severity: [P2, P1]}") == []
 
 
+def test_a_failure_that_leads_elsewhere_gives_nothing_to_rely_on():
+    body = """
+    steps:
+      - {id: a, uses: test.look, on_failure: b}
+      - {id: b, manual: repair it}
+      - {id: last, uses: test.look, with: {text: '${steps.a.name}'}}
+    """
+    assert "may fail and be passed over (on_failure: b)" in only(plan_problems(body))
+
+
 def test_an_accepted_failure_gives_nothing_to_rely_on():
     body = "steps:\n  - {id: a, uses: test.look, on_failure: continue}\n  - {id: last, uses: test.look, with: {text: '${steps.a.name}'}}"
     assert "on_failure: continue" in only(plan_problems(body))

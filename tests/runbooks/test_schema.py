@@ -5,7 +5,7 @@ import json
 import jsonschema
 import pytest
 
-from runbooks import reference, schema
+from runbooks import reference_tables, schema
 from runbooks.shipped import find, shipped
 from runbooks.yaml_tree import compose
 
@@ -53,4 +53,4 @@ def test_the_schema_marks_what_an_editor_can_know(old, new):
 
 
 def test_the_generated_part_of_the_reference_is_that_of_the_code():
-    assert reference.FILE.read_text(encoding="utf-8") == reference.updated(), "run python -m runbooks.reference"
+    assert reference_tables.FILE.read_text(encoding="utf-8") == reference_tables.updated(), "run python -m runbooks.reference_tables"

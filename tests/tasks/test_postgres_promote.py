@@ -14,7 +14,7 @@ from tasks.postgres_facts import LOCK
 from tasks.postgres_promote import Promote, Promotion
 from tasks.postgres_server import Heartbeat
 from tests.tasks.conftest import Pair
-from tests.tasks.postgres_nodes import until
+from tests.tasks.postgres_nodes import caught_up, until
 
 MakePair = Callable[..., Pair]
 
@@ -167,6 +167,23 @@ def test_the_write_test_leaves_no_row_and_sees_read_only(pair: MakePair, clients
     assert not state.writable
     assert "read-only" in state.detail
     assert Promote(standby=primary.server()).observe(clients).in_recovery is False
+
+
+def test_a_role_with_the_documented_grants_and_no_more_can_promote(pair: MakePair, clients: Clients) -> None:
+    primary, standby = pair()
+    primary.do(
+        "CREATE ROLE engine LOGIN IN ROLE pg_monitor",
+        "GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer), pg_reload_conf() TO engine",
+        "GRANT ALTER SYSTEM ON PARAMETER synchronous_standby_names TO engine",
+        "GRANT SELECT ON heartbeat TO engine",
+    )
+    until(lambda: caught_up(primary, standby))
+    standby.do("ALTER SYSTEM SET synchronous_standby_names = 'west'", "SELECT pg_reload_conf()")
+    step = Promote(standby=standby.server(user="engine"), heartbeat=Heartbeat())
+    step.observe(clients)
+    primary.kill()
+    state = carry_out(step, clients)
+    assert (state.writable, state.synchronous_now, state.loss_seconds_at_most is not None) == (True, "", True)
 
 
 def test_revoked_clients_promote_nothing(pair: MakePair) -> None:

@@ -1,4 +1,4 @@
-"""The tables of docs/runbook-reference.md, made from the model and the tiers; `python -m runbooks.reference` writes them."""
+"""The tables of docs/runbook-reference.md, made from the model and the tiers; `python -m runbooks.reference_tables` writes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runbooks.tiers import all_tiers
 from tasks.durations import format_duration
 
 FILE = Path(__file__).parents[1] / "docs" / "runbook-reference.md"
-BEGIN = "<!-- generated: python -m runbooks.reference -->"
+BEGIN = "<!-- generated: python -m runbooks.reference_tables -->"
 END = "<!-- end of generated -->"
 
 _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
