@@ -18,7 +18,7 @@ from deployments.lab import Lab
 
 
 def alive(host: str, port: int) -> bool:
-    """One probe: does PostgreSQL answer a query within 300 ms?"""
+    """Probe once: a PostgreSQL that lives answers within 300 ms."""
     try:
         with socket.create_connection((host, port), timeout=0.3) as wire:
             wire.settimeout(0.3)

@@ -22,9 +22,10 @@ def machine() -> list[str]:
     model = next((line.partition(":")[2].strip() for line in _read("/proc/cpuinfo").splitlines() if "model name" in line), "?")
     memory = next((line.split()[1] for line in _read("/proc/meminfo").splitlines() if line.startswith("MemTotal")), "0")
     load = " ".join(f"{value:.2f}" for value in os.getloadavg())
+    size = f"{os.cpu_count()} cores of {model}, {int(memory) // 1024 // 1024} GiB"
+    software = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
     return [
-        f"{os.cpu_count()} cores of {model}, {int(memory) // 1024 // 1024} GiB, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}; load when the run began: {load}.",
+        f"{size}, {software}; load when the run began: {load}.",
         f"Measured {datetime.now(UTC):%Y-%m-%d}.",
     ]
 

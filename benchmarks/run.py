@@ -1,4 +1,7 @@
-"""Measure everything and write benchmarks/RESULTS.md. Usage: python -m benchmarks.run [--rounds 10]"""
+"""Measure everything and write benchmarks/RESULTS.md.
+
+Usage: python -m benchmarks.run [--rounds 10]
+"""
 
 from __future__ import annotations
 
@@ -38,8 +41,9 @@ def _startup(rounds: int) -> list[str]:
 def _overhead(rounds: int) -> list[str]:
     print("overhead", flush=True)
     direct = overhead.direct(rounds)
-    lines = ["## What the engine costs a step", "", f"{overhead.STEPS} changes that do nothing, one after the other: look, announce, act, "
-             "look, each event flushed to disk.", "", "| how | a step |", "|---|---|", f"| direct | {spread(direct, 'ms')} |"]  # fmt: skip
+    about = f"{overhead.STEPS} changes that do nothing, one after the other: look, announce, act, look; events are flushed."
+    lines = ["## What the engine costs a step", "", about, "", "| how | a step |", "|---|---|"]
+    lines += [f"| direct | {spread(direct, 'ms')} |"]
     from benchmarks import prefect_overhead
 
     ours, plain = prefect_overhead.run(min(rounds, 5))
@@ -54,11 +58,12 @@ def _overhead(rounds: int) -> list[str]:
 def _failovers(rounds: int) -> list[str]:
     print("failovers", flush=True)
     results = failovers.run(rounds, lambda text: print(text, flush=True))
-    lines = ["## Fault to the first order by the new primary", "",
-             "In the lab, asynchronous replication, 20 orders a second, DNS ttl 2 s; ours already detecting, its gate approved in "
-             "advance; the hand script (benchmarks/hand_failover.py) already watching. The script fires at every blip of "
-             "0.6 s; ours rides out 15 s of silence and a supervised restart, which is where the difference for freeze and "
-             "disconnect comes from.", "",
+    about = (
+        "In the lab, asynchronous replication, 20 orders a second, DNS ttl 2 s; ours already detecting, its gate approved in "
+        "advance; the hand script (benchmarks/hand_failover.py) already watching. The script fires at every blip of 0.6 s; "
+        "ours rides out 15 s of silence and a supervised restart, which is where the differences come from."
+    )
+    lines = ["## Fault to the first order by the new primary", "", about, "",
              "| fault | ours | hand script | orders lost (ours) | two writers (ours / script) |", "|---|---|---|---|---|"]  # fmt: skip
     for how, result in results.items():
         lost = f"{statistics.median(result.lost):.0f} ({min(result.lost)} to {max(result.lost)})"

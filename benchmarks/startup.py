@@ -36,7 +36,7 @@ def whole(rounds: int, *arguments: str) -> list[float]:
     results = []
     for _ in range(rounds + 1):
         begun = time.perf_counter()
-        subprocess.run(command(*arguments), check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        subprocess.run(command(*arguments), check=True, stdout=subprocess.DEVNULL)
         results.append(time.perf_counter() - begun)
     return results[1:]
 
@@ -50,7 +50,7 @@ def first_probe(rounds: int) -> list[float]:
         environ = {**os.environ, "FAILOVER_JOURNAL": str(Path(folder) / "journal.db")}
         for _ in range(rounds + 1):
             begun = time.perf_counter()
-            with subprocess.Popen(  # noqa: S603
+            with subprocess.Popen(
                 command("run", str(path), "--live", "--plain"), stdout=subprocess.PIPE, text=True, env=environ
             ) as child:
                 for line in child.stdout or ():

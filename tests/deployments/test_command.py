@@ -42,7 +42,7 @@ steps:
 def failover(folder: Path, *arguments: str, expect: int = 0, **environ: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "deployments", *arguments], cwd=folder, text=True, stdin=subprocess.DEVNULL,
-        capture_output=True, timeout=60, env=environment(folder, **environ),
+        check=False, capture_output=True, timeout=60, env=environment(folder, **environ),
     )  # fmt: skip
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -182,7 +182,7 @@ def test_prefect_and_the_cloud_are_not_even_imported(folder: Path, arguments: tu
         "heavy = {'prefect', 'boto3', 'psycopg', 'httpx', 'kubernetes', 'slack_sdk', 'rich'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=folder, text=True, capture_output=True,
+    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=folder, text=True, capture_output=True, check=False,
                           env=environment(folder), timeout=60)  # fmt: skip
     assert done.returncode == 0, done.stderr
 

@@ -102,7 +102,7 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def scene(lab: Lab, tmp_path: Path) -> Iterator[Scene]:
+def scene(lab: Lab, tmp_path: Path) -> Scene:
     lab.reset()
     time.sleep(1.0)  # some orders on the first day's primary
-    yield Scene(lab, tmp_path)
+    return Scene(lab, tmp_path)

@@ -6,7 +6,17 @@ from datetime import timedelta
 
 import pytest
 
-from flows.events import Acting, Answer, Choice, DecisionOpened, ExecutionFinished, Forecasted, GateOpened, Status, Verdict
+from flows.events import (
+    Acting,
+    Answer,
+    Choice,
+    DecisionOpened,
+    ExecutionFinished,
+    Forecasted,
+    GateOpened,
+    Status,
+    Verdict,
+)
 from flows.journal import SaidAboutFailure, SaidAboutGate
 from runbooks.model import Approval, Mode, Retry
 from tests.flows.world import (

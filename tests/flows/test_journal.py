@@ -14,7 +14,18 @@ from pathlib import Path
 import pytest
 
 from flows.events import Answer, Noted
-from flows.journal import EVERYTHING, Busy, Conflict, Halted, Held, Holder, Journal, JournalError, LeaseLost, SaidAboutGate
+from flows.journal import (
+    EVERYTHING,
+    Busy,
+    Conflict,
+    Halted,
+    Held,
+    Holder,
+    Journal,
+    JournalError,
+    LeaseLost,
+    SaidAboutGate,
+)
 from flows.journal_sqlite import SqliteJournal
 from tests.flows.world import Set, make_plan, started, step
 
