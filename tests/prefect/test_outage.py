@@ -1,0 +1,107 @@
+"""Prefect may die at any moment: the failover neither waits nor fails, and Prefect shows the truth afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from deployments.prefect_server import running
+from flows.events import Acting, StepFinished
+from flows.journal_sqlite import SqliteJournal
+from tests.prefect.conftest import Prefect, Run, eventually, free_port, serve
+from tests.prefect.test_served import Ask
+
+pytestmark = pytest.mark.prefect
+
+
+def test_a_server_that_dies_in_the_middle_delays_no_step_and_shows_the_truth_when_it_is_back(
+    ask: Ask, prefect: Prefect, tmp_path: Path
+) -> None:
+    worlds = [tmp_path / name for name in ("lives", "dies")]
+    for world in worlds:
+        world.mkdir()
+    lives, dies = (ask("slow", world=str(world)) for world in worlds)
+    for run in (lives, dies):
+        eventually(lambda run=run: run.journaled().step("two").acting)
+    prefect.kill()
+    for run in (lives, dies):
+        eventually(lambda run=run: run.journaled().finished)
+        assert [step for step, record in run.journaled().steps.items() if record.status] == ["one", "two", "three", "four", "five"]
+        assert longest_pause(run) < timedelta(seconds=1)
+    os.kill(dies.pid(), signal.SIGKILL)  # it could not tell, and now never will
+    prefect.start()
+    for run in (dies, lives):
+        assert run.ended(60) == ("COMPLETED", "Recovered")
+        eventually(lambda run=run: len(run.steps()) == 5 and set(run.steps().values()) == {("COMPLETED", "Done")})
+        assert shown_where_they_happened(run)
+
+
+def longest_pause(run: Run) -> timedelta:
+    """The longest time from a step's end to the next one's act."""
+    events = [event for event in run.events() if isinstance(event, StepFinished | Acting)]
+    pairs = [(a, b) for a, b in zip(events, events[1:], strict=False) if isinstance(a, StepFinished)]
+    return max(b.at - a.at for a, b in pairs)
+
+
+def shown_where_they_happened(run: Run) -> bool:
+    """Whether Prefect's times are the journal's."""
+    spans, steps = run.step_spans(), run.journaled().steps
+    return all(abs(datetime.fromisoformat(spans[name][1]) - record.finished) < timedelta(milliseconds=1) for name, record in steps.items())
+
+
+def test_requests_at_the_same_time_are_not_refused_by_the_database(prefect: Prefect) -> None:
+    """The contract of deployments.prefect_app with Prefect's SQLite."""
+    flow = prefect.http.post("/flows/", json={"name": "burst"}).json()["id"]
+    run = prefect.http.post("/flow_runs/", json={"flow_id": flow, "state": {"type": "RUNNING"}}).json()["id"]
+
+    def create(number: int) -> int:
+        body = {"flow_run_id": run, "task_key": "burst", "dynamic_key": str(number), "state": {"type": "PENDING"}}
+        return prefect.http.post("/task_runs/", json=body).status_code
+
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(create, range(80))) == {201}
+
+
+def test_serve_starts_a_server_of_its_own_and_on_sigterm_everything_ends_in_good_order(
+    template: Path, folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    import httpx
+
+    home, world = tmp_path / "home", tmp_path / "world"
+    home.mkdir()
+    world.mkdir()
+    shutil.copy(template, home / "prefect.db")
+    port = free_port()
+    found = serve(folder, tmp_path / "journal.db", tmp_path / "log", "--home", str(home), "--port", str(port), PREFECT_API_URL="")
+    server = running(home)
+    assert server is not None
+    assert server.port == port
+    assert f"Prefect UI: http://127.0.0.1:{port}" in found.said()
+    with httpx.Client(base_url=server.api, timeout=30, trust_env=False) as http:
+        assert http.get(f"http://127.0.0.1:{port}/ui-settings").json()["default_ui"] == "v1"
+        deployment = http.post("/deployments/filter", json={"deployments": {"name": {"any_": ["gated"]}}}).json()[0]["id"]
+        parameters = {"mode": "live", "your_name": "ines", "world": str(world)}
+        answer = http.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": parameters}).json()
+        journal = SqliteJournal(tmp_path / "journal.db")
+        run = Run(http, answer["id"], journal, world)
+        run.form()
+    child = run.pid()
+    assert found.stop() == 2
+    assert run.journaled().interrupted is not None
+    journal.close()
+    assert not server.alive
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    with sqlite3.connect(home / "prefect.db") as database:
+        shown = database.execute("SELECT state_type, state_name FROM flow_run WHERE id = ?", (str(UUID(run.id)),)).fetchone()
+    database.close()
+    assert shown == ("CANCELLED", "Interrupted")
