@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run_demo(options: argparse.Namespace) -> int:
     try:
         code = _story(lab, options)
         if options.keep:
-            _keep(lab)
+            _keep()
             kept = True
         return code
     finally:
@@ -133,13 +134,28 @@ def told(report: TrafficReport) -> dict[str, str]:
     }
 
 
-def _keep(lab: Lab) -> None:
+def demo_home() -> Path:
+    """Where what `--keep` left running keeps its files."""
+    from deployments.journal_location import state_folder
+
+    return state_folder() / "demo"
+
+
+def end_kept() -> None:
+    """End the Prefect UI that `--keep` left running, if it did."""
+    from deployments.serve import stop_detached
+
+    if demo_home().is_dir():
+        stop_detached(demo_home())
+
+
+def _keep() -> None:
     """Leave the lab up and serve the shipped runbooks in a Prefect UI, detached; `failover lab down` ends both."""
     from deployments.serve import serve_detached
     from runbooks.shipped import FOLDER
 
     print("\nstarting the Prefect UI (about 20 s the first time)", flush=True)
-    address = serve_detached(FOLDER, lab.addresses.folder)
+    address = serve_detached(FOLDER, demo_home())
     print(f"Prefect UI: {address}")
     print("  `failover lab reset` makes the first day again; then open Deployments, region-failover, Run")
     print("  the lab stays up; `failover lab down` (or `make down`) ends everything")

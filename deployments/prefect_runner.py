@@ -59,6 +59,8 @@ class Runner:
         self._spare: asyncio.subprocess.Process | None = None
         self._children: dict[UUID, asyncio.subprocess.Process] = {}
         self._watches: set[asyncio.Task[None]] = set()
+        self._gone: set[UUID] = set()
+        """Runs whose process has ended and that Prefect does not show right yet."""
         self._found_right: dict[UUID, tuple[UUID | None, float]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -113,6 +115,7 @@ class Runner:
         child.stdin.write(f"{flow_run.id}\n".encode())
         child.stdin.close()
         self._children[flow_run.id] = child
+        self._gone.discard(flow_run.id)
         say(f"started {flow_run.name} as process {child.pid}")
         watch = asyncio.create_task(self._watch(flow_run, child))
         self._watches.add(watch)
@@ -122,10 +125,10 @@ class Runner:
         """Wait for the end of a run's process, and let Prefect show at once what it left behind."""
         code = await child.wait()
         del self._children[flow_run.id]
+        self._gone.add(flow_run.id)
         say(f"process {child.pid} ended with code {code}")
         with suppress(Exception):  # else the next round of the reconciler does it
-            current = await self._client.read_flow_run(flow_run.id)
-            await self._check(current, gone=True)
+            await self._check(await self._client.read_flow_run(flow_run.id))
 
     async def _reconcile_always(self) -> None:
         while True:
@@ -146,12 +149,13 @@ class Runner:
             if flow_run.id not in self._children:
                 await self._check(flow_run)
 
-    async def _check(self, flow_run: FlowRun, *, gone: bool = False) -> None:
-        state = flow_run.state.id if flow_run.state else None
+    async def _check(self, flow_run: FlowRun) -> None:
+        state, gone = flow_run.state.id if flow_run.state else None, flow_run.id in self._gone
         known, at = self._found_right.get(flow_run.id, (None, 0.0))
         if not gone and known == state and time.monotonic() - at < RECHECK:
             return
         shown = await reconcile(self._client, self._journal, flow_run, gone=gone)
+        self._gone.discard(flow_run.id)
         if shown is not None:
             say(f"{flow_run.name}: Prefect now shows {shown.name}: {shown.message}")
         elif flow_run.state is not None and flow_run.state.is_final():

@@ -284,7 +284,7 @@ class Engine:
     def _prepare(self, step: PlannedStep) -> Work:
         """Fill the step's inputs in, take the lease of what it changes, and open its way to the world."""
         action = self._build(step)
-        if isinstance(action, Change) and self._held:
+        if self._held and needs_lease(self._core.plan.mode, step) and isinstance(action, Change):
             self._lease(action.target)
         missing, fences = [], {}
         for name in step.fenced_by:
@@ -293,7 +293,7 @@ class Engine:
             else:
                 missing.append(name)
         timeout = min(CALL, max(step.timeout / 2, timedelta(milliseconds=200)))
-        return Work(action, Clients(self._guard, timeout), fences, tuple(missing), self._permit)
+        return Work(action, Clients(self._guard, timeout), fences, tuple(missing), not needs_act(self._core.plan.mode, step), self._permit)
 
     def _build(self, step: PlannedStep) -> Action[Any]:
         outputs = {name: record.output for name, record in self.state.steps.items() if record.output is not None}
@@ -355,8 +355,13 @@ class Engine:
                 importlib.import_module(name)
 
 
+def needs_act(mode: Mode, step: PlannedStep) -> bool:
+    """Whether the step is really carried out in this mode; else it is only looked at and described."""
+    return mode is not Mode.dry_run and not (mode is Mode.drill and step.drill != "run")
+
+
 def needs_lease(mode: Mode, step: PlannedStep) -> bool:
     """Whether carrying the step out in this mode changes something."""
-    return is_change(step) and mode is not Mode.dry_run and not (mode is Mode.drill and step.drill != "run")
+    return is_change(step) and needs_act(mode, step)
 
 

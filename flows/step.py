@@ -21,6 +21,10 @@ from tasks.contract import Action, Change, Probe, Seen
 from tasks.errors import ActionFailed, Revoked
 
 
+class Unasked(BaseModel):
+    """The state of a step that was not looked at."""
+
+
 @dataclass(frozen=True)
 class Work:
     """A step's action with its inputs filled in, the fences it leans on by step id, and its way to the world."""
@@ -30,6 +34,8 @@ class Work:
     fences: Mapping[str, Action[Any]]
     missing_fences: tuple[str, ...] = ()
     """Fence steps that did not succeed in this execution."""
+    reads_only: bool = False
+    """A dry run or a simulated step: what a look would leave behind must not happen either."""
     permit: Callable[[], None] = lambda: None
     """Asked right before an act and never before a look: raises Revoked when no change may start any more."""
 
@@ -44,6 +50,8 @@ def look(work: Work, earlier: Seen[Any] | None, *, acted: bool, now: Callable[[]
 
 def _look(work: Work, earlier: Seen[Any] | None, *, acted: bool, now: Callable[[], datetime]) -> Look:
     action = work.action
+    if work.reads_only and isinstance(action, Probe) and not action.harmless:
+        return Look(state=Unasked(), done=False, explain="not asked, because it would leave something behind")
     state = action.observe(work.clients)
     state = action.fold(earlier, Seen(state, now()))
     done = action.done(state)

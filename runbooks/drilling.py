@@ -68,8 +68,6 @@ def _target(one: Draft, values: Values, variant: int) -> str | None:
     filled = values.fill(one.step.with_, (*one.path, "with"))
     try:
         built = build(Arguments(one.action, one.step.with_, filled, ()), variant)
-        target = built.target if isinstance(built, Change) else None
+        return built.target if isinstance(built, Change) else None
     except Exception:  # noqa: BLE001 - what is wrong with the arguments is noted elsewhere
         return None
-    endpoint = getattr(built, "endpoint", None)  # another provider's account: the same names there are other things
-    return f"{target} at {endpoint}" if target and endpoint else target

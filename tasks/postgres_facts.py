@@ -230,7 +230,7 @@ def promote(standby: Server, clear_synchronous: bool, clients: Clients) -> None:
     """Send pg_promote without waiting, as the only one who may.
 
     The session lock is taken on the candidate itself and kept, with its session, until the attempt ends: two engines
-    that both believe they hold the lease still cannot both promote. It survives the promotion and ends with the session.
+    that both believe they hold the lease still cannot both promote. It survives the promotion, not the session.
     """
     session = clients.postgres(standby)
     with asking(standby, "pg_promote"):

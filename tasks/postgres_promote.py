@@ -78,7 +78,7 @@ class Promote(Change[Promotion]):
     )
     synchronous: Literal["clear", "keep"] = Field(
         "clear",
-        description="Inherited synchronous_standby_names that nobody attached answers to: clear, or keep commits waiting.",
+        description="Inherited synchronous_standby_names that nobody attached answers to: clear, or keep waiting.",
     )
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tasks.postgres_session import Session
 
-# Worth asking again: connection lost (08), serialization (40), no room (53300), lock (55P03), stopping or starting (57).
+# Worth asking again: connection lost (08), serialization (40), no room (53300), lock (55P03), stopping, starting (57).
 _TRANSIENT = re.compile(r"08...|40...|53300|55P03|57P0[123]|57014")
 
 

@@ -161,6 +161,12 @@ def _reset(lab: Lab, _given: argparse.Namespace) -> int:
 
 
 def _down(lab: Lab, _given: argparse.Namespace) -> int:
+    from deployments.demo import end_kept
+
+    from .addresses import DEFAULT_NUMBER
+
+    if lab.number == DEFAULT_NUMBER:
+        end_kept()
     left = lab.down()
     for thing in left:
         print(f"left over: {thing}, removed")

@@ -20,7 +20,7 @@ Dial: TypeAlias = Callable[[], Awaitable[socket.socket]]
 
 _BACKLOG = 128
 _CHUNK = 65536
-_LOOPBACK = 0.005  # seconds; a handshake over loopback is done when connect returns
+_LOOPBACK = 0.002  # seconds; a handshake over loopback is done when connect returns
 _FILL = 8  # a backlog of 0 takes one connection on Linux; more only if the kernel changes its mind
 
 

@@ -26,6 +26,7 @@ min_wal_size = 48MB
 max_wal_senders = 8
 max_replication_slots = 8
 hot_standby = on
+wal_receiver_timeout = 10s
 max_slot_wal_keep_size = 1GB
 password_encryption = scram-sha-256
 log_line_prefix = '%m [%p] %q%u@%d/%a '

@@ -78,7 +78,10 @@ class World:
             await self._unfollow()
             await self.fleet.stop()
             self._zone, self._groups = None, {}
-            await self._tell("/lab/reset", {})
+            if self._programs.named("cloud") is None:
+                self._programs.start("cloud", "cloud")
+            else:
+                await self._tell("/lab/reset", {})
             await self.database.build()
             (self.addresses.folder / TRAFFIC_FILE).unlink(missing_ok=True)
             await self._flow()

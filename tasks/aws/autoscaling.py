@@ -54,8 +54,8 @@ class Scale(Change[Fleet]):
 
     @property
     def target(self) -> str:
-        """The group."""
-        return f"autoscaling:{self.region}/{self.group}"
+        """The group; at an endpoint of its own it is another one."""
+        return f"autoscaling:{self.region}/{self.group}" + (f" at {self.endpoint}" if self.endpoint else "")
 
     def observe(self, clients: Clients) -> Fleet:
         """Describe the group."""

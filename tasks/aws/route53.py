@@ -115,8 +115,8 @@ class PointDns(Change[Record]):
 
     @property
     def target(self) -> str:
-        """The record."""
-        return f"dns:{_plain(self.record)}/{self.type}"
+        """The record; at an endpoint of its own it is another one."""
+        return f"dns:{_plain(self.record)}/{self.type}" + (f" at {self.endpoint}" if self.endpoint else "")
 
     def observe(self, clients: Clients) -> Record:
         """Read the record and, once it says what it should, ask for our change and the name servers."""

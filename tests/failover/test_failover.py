@@ -13,7 +13,7 @@ from deployments.exits import Exit
 from deployments.lab.errors import LabError
 from flows.events import Acting, GateClosed, StepFinished, Verdict
 from flows.state import fold
-from tests.failover.conftest import Scene
+from tests.failover.conftest import RATE, Scene
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
 
@@ -36,7 +36,7 @@ def recovered_facts(scene: Scene, fault: datetime):
 def stated_loss(scene: Scene) -> float:
     """The most that the promotion said may be lost, in seconds."""
     promoted = next(one for one in scene.events() if isinstance(one, StepFinished) and one.step == "promote")
-    return float(promoted.output["loss"]["at_most"])
+    return float(promoted.output["loss_seconds_at_most"])
 
 
 @pytest.mark.parametrize("how", ["kill", "freeze", "disconnect"])
@@ -51,6 +51,7 @@ def test_the_service_recovers_and_nothing_is_written_twice(scene: Scene, how: st
     assert not facts.two_writers
     assert facts.duplicated == ()
     assert facts.new_primary == "west"
+    assert len(facts.missing) <= RATE * stated_loss(scene) + 1
     state = fold(scene.events())
     assert state.verdict is Verdict.recovered
     assert sorted(event.step for event in scene.events() if isinstance(event, Acting)) == CHANGES

@@ -18,7 +18,7 @@ from deployments.lab import Lab
 from deployments.lab.addresses import ZONE_ID
 
 from .conftest import eventually
-from .test_lab_faults import lab_client, scale
+from .provider import lab_client, scale
 
 pytestmark = pytest.mark.lab
 
