@@ -177,10 +177,10 @@ def _ask_standby(server: Server, clients: Clients) -> Said:
     if not in_recovery:
         return Said(Says.unknown, "not a standby")
     if not receives:
-        # A standby gives up on silence after wal_receiver_timeout at the earliest. One that replayed a commit of less
-        # than half that age has not: its primary's side has closed the stream. So this is proof, though we came late.
+        # A standby gives up on silence after wal_receiver_timeout at the earliest. One that replayed a younger commit
+        # (2 s for clocks that differ) has not: its primary's side has closed the stream. Proof, though we came late.
         # A commit from the future tells of clocks that disagree, and none at all of a standby that never streamed.
-        closed = commit is not None and -1 <= commit < (limit / 2 if limit else 30)
+        closed = commit is not None and -1 <= commit < (limit - 2 if limit else 30)
         told = f", {commit:.1f} s after the last commit" if closed else ""
         return Said(Says.dead, f"its stream from the primary is gone{told}", closed=closed)
     if age is None:

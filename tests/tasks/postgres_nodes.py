@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 
+from deployments.lab import shm
 from tasks.postgres_server import Server
 
 NOBODY = 65534
@@ -226,6 +227,8 @@ class Node:
         assert self.process is not None
         self.signal(signal.SIGKILL)
         self.process.wait()
+        until(lambda: not segment_is_used(self.data / "postmaster.pid"), 5)
+        shm.remove(self.data / "postmaster.pid")
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def freeze(self) -> None:
@@ -256,6 +259,12 @@ class Node:
             self.thaw()
             self.kill()
         shutil.rmtree(self.data, ignore_errors=True)
+
+
+def segment_is_used(pid_file: Path) -> bool:
+    segment = shm.named_by(pid_file)
+    table = Path("/proc/sysvipc/shm").read_text(encoding="ascii")
+    return segment is not None and f" {segment.id} " in table and segment not in shm.unattached(table)
 
 
 def streaming(primary: Node) -> bool:
