@@ -24,3 +24,8 @@ def journal_path(location: str | None = None) -> Path:
 def open_journal(location: str | None = None) -> Journal:
     """Open (or create) the journal; raises JournalError."""
     return SqliteJournal(journal_path(location))
+
+
+def beside(journal: Journal) -> Path:
+    """The folder for what is written beside the journal: reports, and the copies for hands."""
+    return Path(journal.place).parent if isinstance(journal, SqliteJournal) else state_folder()

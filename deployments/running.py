@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments.authoring import add_inputs, planned
@@ -111,6 +110,8 @@ def carry_out(
 
     Ctrl-C and SIGTERM stop in good order; a second Ctrl-C leaves at once (the execution can be resumed).
     """
+    from deployments.journal_location import beside
+    from flows.eject import keep_copy
     from flows.journal import JournalError
 
     trouble: list[BaseException] = []
@@ -124,6 +125,7 @@ def carry_out(
     notices: queue.SimpleQueue[object] = engine.subscribe()  # type: ignore[assignment]
     print(f"execution {engine.execution}, journal {journal.place}", flush=True)
     _on_signals(engine)
+    copier = keep_copy(engine, beside(journal) / "eject" / f"{engine.execution}.txt")
     runner = threading.Thread(target=go, name="engine", daemon=True)
     runner.start()
     if watch is not None:
@@ -133,6 +135,7 @@ def carry_out(
     else:
         follow(notices)
     runner.join()
+    copier.join(2)
     if trouble:
         error = trouble[0]
         if isinstance(error, JournalError):
@@ -190,6 +193,7 @@ def follow(notices: queue.SimpleQueue[object], until: Callable[[object], None] |
 
 def finish(engine: Engine, journal: Journal, facts: tuple[Fact, ...] = ()) -> None:
     """Print the timeline and what it means, and write the report beside the journal."""
+    from deployments.journal_location import beside
     from flows.report import aligned, build, markdown, recovery_lines, timeline_rows, to_json
 
     events = [event for _, event in journal.read(engine.execution)]
@@ -203,8 +207,8 @@ def finish(engine: Engine, journal: Journal, facts: tuple[Fact, ...] = ()) -> No
         print("\n".join(recovery_lines(report)))
     for fact in facts:
         print(f"{fact.name}: {fact.value}")
-    folder = Path(journal.place).parent / "reports"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = beside(journal) / "reports"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for suffix, text in (("md", markdown(report)), ("json", to_json(report))):
         path = folder / f"{engine.execution}.{suffix}"
         path.touch(mode=0o600)

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from flows.events import Answer, Choice, Event, Verdict
+from flows.events import ANY_EVENT, Answer, Choice, Event, ExecutionFinished, ExecutionStarted, Verdict
 from runbooks.model import Mode
 
 GENESIS = "0" * 64
@@ -108,6 +108,7 @@ class Held:
 
     tokens: Mapping[str, int]
     until: datetime
+    """By the clock that leases go by; it may be the database's."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,9 @@ class Busy:
     holder: Holder
     since: datetime
     until: datetime
+    """By the clock that leases go by: compare it with other such times only."""
+    left: timedelta
+    """How much longer it lasts unless it is renewed; true on every machine."""
 
 
 EVERYTHING = "*"
@@ -152,7 +156,11 @@ class Summary:
 
 
 class Journal(Protocol):
-    """See the module's promises. Times are UTC; every method may raise JournalError."""
+    """See the module's promises. Times are UTC; every method may raise JournalError.
+
+    now: the caller's time. A journal on one machine takes leases by it; one that several machines share goes by its own
+    clock instead, because theirs differ.
+    """
 
     @property
     def place(self) -> str:
@@ -228,3 +236,45 @@ def canonical(body: Mapping[str, Any]) -> str:
 def chain(previous: str, execution: str, number: int, body: str) -> str:
     """Hash of a row, over the row before it: change, removal or reordering of any row breaks every later one."""
     return hashlib.sha256(f"{previous}\n{execution}\n{number}\n{body}".encode()).hexdigest()
+
+
+def broken_links(execution: str, rows: Iterable[tuple[int, str, str]]) -> list[str]:
+    """What is wrong with a hash chain, given as (number, body, hash) in order; empty when intact."""
+    wrong, previous, expected = [], GENESIS, 1
+    for number, body, found in rows:
+        if number != expected:
+            wrong.append(f"event {expected} is missing")
+        previous = chain(previous, execution, number, body)
+        if previous != found:
+            wrong.append(f"event {number} does not fit the events before it")
+            previous = found
+        expected = number + 1
+    return wrong
+
+
+def demand_lease(holder: Holder, leases: Iterable[tuple[str, datetime]], now: datetime) -> list[str]:
+    """The targets of a holder's leases, given as (target, until); raises LeaseLost when there are none, or one ended."""
+    leases = list(leases)
+    if not leases:
+        raise LeaseLost(f"execution {holder.execution}: holds no lease any more")
+    late = [target for target, until in leases if until <= now]
+    if late:
+        raise LeaseLost(f"execution {holder.execution}: the lease on {late[0]} has expired")
+    return [target for target, _ in leases]
+
+
+def demand_no_halt(targets: Iterable[str], halts: Iterable[Halt]) -> None:
+    """Raise Halted when the kill switch is on for one of the targets, or for everything."""
+    on = {halt.target: halt for halt in halts}
+    for name in (EVERYTHING, *targets):
+        if name in on:
+            raise Halted(str(on[name]))
+
+
+def summary(execution: str, first: str, last: str) -> Summary:
+    """The line of an execution, from the bodies of its first and its last event."""
+    started, latest = ANY_EVENT.validate_json(first), ANY_EVENT.validate_json(last)
+    if not isinstance(started, ExecutionStarted):
+        raise JournalError(f"execution {execution}: its first event is '{started.kind}', not its start")
+    verdict = latest.verdict if isinstance(latest, ExecutionFinished) else None
+    return Summary(execution, started.runbook, Mode(started.mode), started.at, latest.at, verdict)

@@ -15,26 +15,26 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flows.events import ANY_EVENT, SCHEMA_VERSION, Event, ExecutionFinished, ExecutionStarted
+from flows.events import ANY_EVENT, SCHEMA_VERSION, Event
 from flows.journal import (
     ANY_ENTRY,
-    EVERYTHING,
     GENESIS,
     Busy,
     Conflict,
     Halt,
-    Halted,
     Held,
     Holder,
     InboxEntry,
     JournalError,
-    LeaseLost,
     Received,
     Summary,
+    broken_links,
     canonical,
     chain,
+    demand_lease,
+    demand_no_halt,
+    summary,
 )
-from runbooks.model import Mode
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -146,20 +146,11 @@ class SqliteJournal:
 
     def _may_act(self, db: sqlite3.Connection, holder: Holder, now: datetime) -> None:
         """Must never happen: an act is announced while its lease is another's, or while its target is halted."""
-        targets = self._held(db, holder, now)
-        halts = {halt.target: halt for halt in self._halts(db)}
-        stopped = [halts[name] for name in (EVERYTHING, *targets) if name in halts]
-        if stopped:
-            raise Halted(str(stopped[0]))
+        demand_no_halt(self._held(db, holder, now), self._halts(db))
 
     def _held(self, db: sqlite3.Connection, holder: Holder, now: datetime) -> list[str]:
         rows = db.execute("SELECT target, until FROM leases WHERE holder = ?", (holder.name,)).fetchall()
-        if not rows:
-            raise LeaseLost(f"execution {holder.execution}: holds no lease any more")
-        late = [target for target, until in rows if datetime.fromisoformat(until) <= now]
-        if late:
-            raise LeaseLost(f"execution {holder.execution}: the lease on {late[0]} has expired")
-        return [target for target, _ in rows]
+        return demand_lease(holder, [(target, datetime.fromisoformat(until)) for target, until in rows], now)
 
     def read(self, execution: str, after: int = 0) -> list[tuple[int, Event]]:
         """See Journal.read."""
@@ -177,7 +168,7 @@ class SqliteJournal:
                WHERE first.number = 1 ORDER BY first.at DESC LIMIT ?""",
             limit,
         )
-        return [_summary(execution, first, last) for first, last, execution in rows]
+        return [summary(execution, first, last) for first, last, execution in rows]
 
     def find(self, prefix: str) -> list[str]:
         """See Journal.find."""
@@ -211,7 +202,8 @@ class SqliteJournal:
             for target in wanted:
                 row = known.get(target)
                 if row and row[3] != holder.name and datetime.fromisoformat(row[8]) > now:
-                    return Busy(target, Holder(row[2], *row[3:7]), *map(datetime.fromisoformat, row[7:9]))
+                    until = datetime.fromisoformat(row[8])
+                    return Busy(target, Holder(row[2], *row[3:7]), datetime.fromisoformat(row[7]), until, until - now)
             for target in wanted:
                 row = known.get(target)
                 ours = row is not None and row[3] == holder.name and datetime.fromisoformat(row[8]) > now
@@ -266,17 +258,8 @@ class SqliteJournal:
 
     def verify(self, execution: str) -> list[str]:
         """See Journal.verify."""
-        wrong, previous, expected = [], GENESIS, 1
         rows = self._rows("SELECT number, body, hash FROM events WHERE execution = ? ORDER BY number", execution)
-        for number, body, found in rows:
-            if number != expected:
-                wrong.append(f"event {expected} is missing")
-            previous = chain(previous, execution, number, body)
-            if previous != found:
-                wrong.append(f"event {number} does not fit the events before it")
-                previous = found
-            expected = number + 1
-        return wrong
+        return broken_links(execution, [(number, body, found) for number, body, found in rows])
 
 
 def _prepare(path: Path) -> None:
@@ -288,11 +271,3 @@ def _prepare(path: Path) -> None:
 
 def _why(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _summary(execution: str, first: str, last: str) -> Summary:
-    started, latest = ANY_EVENT.validate_json(first), ANY_EVENT.validate_json(last)
-    if not isinstance(started, ExecutionStarted):
-        raise JournalError(f"execution {execution}: its first event is '{started.kind}', not its start")
-    verdict = latest.verdict if isinstance(latest, ExecutionFinished) else None
-    return Summary(execution, started.runbook, Mode(started.mode), started.at, latest.at, verdict)

@@ -169,6 +169,13 @@ class Action(Frozen, ABC, Generic[StateT]):
         """How long `done` must hold before the step is believed."""
         return Steady()
 
+    def by_hand(self) -> tuple[str, ...]:
+        """Pure: the commands (aws, psql, curl …) with which a person does the same without us; no secrets.
+
+        The last ones tell whether it worked. Empty where there is nothing that a command could do.
+        """
+        return ()
+
     def marks(self, state: StateT) -> Mapping[Mark, datetime | None]:
         """Pure: marks of the RTO clock that a done state sets; None means 'when it was done'."""
         return {}

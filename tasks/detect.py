@@ -62,6 +62,20 @@ class DetectOutage(Probe[Outage]):
             raise ValueError(f"agree is {self.agree}, but there are only {len(self.signals)} signals")
         return self
 
+    def by_hand(self) -> tuple[str, ...]:
+        """Ask each party once, as far as a command can."""
+        lines = []
+        for name, signal in self.signals.items():
+            if signal.http is not None:
+                lines.append(f"curl --max-time 2 -o /dev/null -w '%{{http_code}}' {signal.http.url}   # {name}")
+            elif signal.postgres is not None:
+                lines.append(f'{signal.postgres.psql} -c "SELECT pg_is_in_recovery()"   # {name}')
+            elif signal.standby is not None:
+                lines.append(f'{signal.standby.psql} -c "TABLE pg_stat_wal_receiver"   # {name}')
+            elif signal.tcp is not None:
+                lines.append(f"nc -z -w 2 {signal.tcp.host} {signal.tcp.port}   # {name}")
+        return tuple(lines)
+
     def observe(self, clients: Clients) -> Outage:
         """Ask every signal at the same time."""
         from tasks.signal_asking import ask_all

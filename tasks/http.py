@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -131,6 +132,15 @@ class SmokeTest(Probe[Smoke]):
     def steady(self) -> Steady:
         """Several looks in a row."""
         return Steady(times=self.times)
+
+    def by_hand(self) -> tuple[str, ...]:
+        """Send each request once; a `{uuid}` in a body stands for a fresh one."""
+        lines = []
+        for request in self.requests:
+            body = f" -H 'Content-Type: application/json' -d '{json.dumps(request.body)}'" if request.body is not None else ""
+            url = (self.base or "") + request.url if request.url.startswith("/") else request.url
+            lines.append(f"curl --fail --max-time 2 -X {request.method} {url}{body}")
+        return tuple(lines)
 
     def observe(self, clients: Clients) -> Smoke:
         """Send every request `rounds` times."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal
 
@@ -65,6 +66,12 @@ class Method(Frozen):
         return "control" if self.control else "command" if self.command else "sql"
 
 
+_END_SESSIONS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+)
+
+
 class Fencing(Frozen):
     """What is known of the old primary."""
 
@@ -123,6 +130,20 @@ class Fence(Change[Fencing]):
         """The old primary."""
         return f"postgres:{self.node.name}"
 
+    def by_hand(self) -> tuple[str, ...]:
+        """Stop it for good, then see that it is stopped and stays so. Not done: do not promote."""
+        if self.method.control is not None:
+            url = self.method.control.url
+            return (f"curl --fail -X POST {url}/stop", f"curl --fail {url}   # must say stopped, and that it stays off")
+        if self.method.command is not None:
+            stop, status = self.method.command.stop, self.method.command.status
+            return (shlex.join(stop), f"{shlex.join(status)}   # must exit 0: stopped for good")
+        return (
+            "put 'host all all all reject' (but for your own role) first in the node's pg_hba.conf",
+            f'{self.node.psql} -c "SELECT pg_reload_conf()"',
+            f'{self.node.psql} -c "{_END_SESSIONS}"',
+        )
+
     def observe(self, clients: Clients) -> Fencing:
         """Ask the provider and the node itself."""
         from tasks.fence_methods import look
@@ -152,7 +173,7 @@ class Fence(Change[Fencing]):
             "command": f"run '{self._stop_command}'",
             "sql": "reject its clients",
         }
-        after = "rejecting" if self.method.sql else "stopped"
+        after = "rejecting" if self.method.sql else "stopped for good"
         return f"fence {self.node.name}: {before.state} -> {after}, {how[self.method.kind]}"
 
     @property

@@ -92,6 +92,15 @@ class Promote(Change[Promotion]):
         """The standby."""
         return f"postgres:{self.standby.name}"
 
+    def by_hand(self) -> tuple[str, ...]:
+        """Promote, again until it is out of recovery; then let commits not wait for a standby that is gone."""
+        psql = self.standby.psql
+        return (
+            f'{psql} -c "SELECT pg_promote(false)"   # again every second until the next line says f',
+            f'{psql} -c "SELECT pg_is_in_recovery()"',
+            f"{psql} -c \"ALTER SYSTEM SET synchronous_standby_names = ''\" -c \"SELECT pg_reload_conf()\"",
+        )
+
     def observe(self, clients: Clients) -> Promotion:
         """Ask the standby where it is; once out of recovery, try a write that leaves nothing."""
         from tasks.postgres_facts import promotion

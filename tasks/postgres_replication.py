@@ -69,6 +69,11 @@ class Replication(Probe[Following]):
     )
     patience: Duration = Field(timedelta(seconds=1), description="Longest wait for the primary.")
 
+    def by_hand(self) -> tuple[str, ...]:
+        """See what the standby has."""
+        query = "SELECT pg_is_in_recovery(), pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), pg_last_xact_replay_timestamp()"
+        return (f'{self.standby.psql} -c "{query}"',)
+
     def observe(self, clients: Clients) -> Following:
         """Ask the standby, and the primary where it answers."""
         from tasks.postgres_facts import following

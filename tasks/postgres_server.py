@@ -46,6 +46,11 @@ class Server(Frozen):
         """The server in errors and leases: 'host:port/database', without secrets."""
         return f"{self.host}:{self.port}/{self.database}"
 
+    @property
+    def psql(self) -> str:
+        """How a person reaches it; psql asks for the password or takes PGPASSWORD."""
+        return f'psql "host={self.host} port={self.port} dbname={self.database} user={self.user}"'
+
 
 class Heartbeat(Frozen):
     """A row that the service rewrites all the time; what arrived of it on the standby bounds the loss."""

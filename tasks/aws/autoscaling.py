@@ -57,6 +57,16 @@ class Scale(Change[Fleet]):
         """The group; at an endpoint of its own it is another one."""
         return f"autoscaling:{self.region}/{self.group}" + (f" at {self.endpoint}" if self.endpoint else "")
 
+    def by_hand(self) -> tuple[str, ...]:
+        """Set the capacity, then look until the instances are in service."""
+        where = f"--region {self.region}" + (f" --endpoint-url {self.endpoint}" if self.endpoint else "")
+        query = "--query 'AutoScalingGroups[].Instances[].LifecycleState'"
+        size = f"--auto-scaling-group-name {self.group} --desired-capacity {self.desired}"
+        return (
+            f"aws autoscaling set-desired-capacity {where} {size}",
+            f"aws autoscaling describe-auto-scaling-groups {where} --auto-scaling-group-names {self.group} {query}",
+        )
+
     def observe(self, clients: Clients) -> Fleet:
         """Describe the group."""
         answer = clients.aws("autoscaling", self.region, self.endpoint).describe_auto_scaling_groups(

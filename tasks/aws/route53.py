@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from datetime import timedelta
 from typing import ClassVar, Literal
@@ -117,6 +118,21 @@ class PointDns(Change[Record]):
     def target(self) -> str:
         """The record; at an endpoint of its own it is another one."""
         return f"dns:{_plain(self.record)}/{self.type}" + (f" at {self.endpoint}" if self.endpoint else "")
+
+    def by_hand(self) -> tuple[str, ...]:
+        """Find the zone, change the record, ask the name servers."""
+        where = f"--endpoint-url {self.endpoint} " if self.endpoint else ""
+        ttl = int(self.ttl.total_seconds()) if self.ttl is not None else 60
+        records = [{"Value": value} for value in self.values]
+        record = {"Name": self.record, "Type": self.type, "TTL": ttl, "ResourceRecords": records}
+        batch = json.dumps({"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]})
+        servers = self.name_servers or ("",)
+        asks = (server.rpartition(":") for server in servers)
+        return (
+            f"aws route53 list-hosted-zones-by-name {where}--dns-name {self.zone} --query 'HostedZones[0].Id'",
+            f"aws route53 change-resource-record-sets {where}--hosted-zone-id ZONE --change-batch '{batch}'",
+            *(f"dig +short {self.record} {self.type}" + (f" @{host} -p {port}" if host else "") for host, _, port in asks),
+        )
 
     def observe(self, clients: Clients) -> Record:
         """Read the record and, once it says what it should, ask for our change and the name servers."""

@@ -1,0 +1,259 @@
+"""The journal in a PostgreSQL database: for several machines, and to outlive the region that it recovers.
+
+Two round trips to append, one to read. Each execution has an advisory lock, so a writer waits for the writer before
+it, and whoever looks up a commit whose answer was lost waits until that commit is over.
+Leases go by the server's clock: the clocks of the machines that share it differ.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from flows.events import ANY_EVENT, Event
+from flows.journal import (
+    ANY_ENTRY,
+    GENESIS,
+    Busy,
+    Conflict,
+    Halt,
+    Held,
+    Holder,
+    InboxEntry,
+    Received,
+    Summary,
+    broken_links,
+    canonical,
+    chain,
+    demand_lease,
+    demand_no_halt,
+    summary,
+)
+from flows.journal_postgres_schema import EVENTS_LOCK, INBOX_LOCK, SWITCH_LOCK, prepare
+
+if TYPE_CHECKING:
+    from flows.journal_postgres_line import Row, Turn
+
+PATIENCE = timedelta(seconds=5)
+"""Longest time that a call may take, asking again included; well below a lease, which lasts 15 s."""
+
+LeaseClock = Callable[[datetime, datetime], datetime]
+"""Which time leases go by, of (the caller's, the server's)."""
+
+_LAST = "SELECT number, hash FROM failover.events WHERE execution = %s ORDER BY number DESC LIMIT 1"
+_HELD = "SELECT target, until FROM failover.leases WHERE holder = %s ORDER BY target FOR UPDATE"
+_TIME = "SELECT clock_timestamp()"  # a statement of its own: in the one above it might be read before the rows are locked
+_INSERT = "INSERT INTO failover.events VALUES (%s, %s, %s, %s, %s, %s)"
+_HALTS = """SELECT target, by, reason, at FROM failover.switches one WHERE halted
+  AND number = (SELECT max(number) FROM failover.switches WHERE target = one.target) ORDER BY number"""
+
+
+def server_time(_caller: datetime, server: datetime) -> datetime:
+    """The default: one clock for all machines."""
+    return server
+
+
+def caller_time(caller: datetime, _server: datetime) -> datetime:
+    """For tests that say what time it is."""
+    return caller
+
+
+class PostgresJournal:
+    """A journal on a server; safe from several threads, processes and machines."""
+
+    def __init__(self, url: str, patience: timedelta = PATIENCE, lease_clock: LeaseClock = server_time) -> None:
+        """Open it, and create its tables when they are missing. url: as libpq reads it, several hosts allowed."""
+        from flows.journal_postgres_line import Line  # psycopg, which nobody else needs
+
+        self._line = Line(url, patience)
+        self._lease_clock = lease_clock
+        try:
+            prepare(self._line)
+        except BaseException:
+            self._line.close()
+            raise
+
+    @property
+    def place(self) -> str:
+        """The address, without its password."""
+        return self._line.place
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._line.close()
+
+    def _rows(self, query: str, *values: Any) -> list[Row]:
+        return self._line.carry_out(lambda turn: turn.look(query, *values))
+
+    def append(self, execution: str, after: int, events: Sequence[Event], lease: Holder | None = None) -> int:
+        """See Journal.append."""
+        bodies = [canonical(event.model_dump(mode="json")) for event in events]
+        sent: tuple[int, str] | None = None
+
+        def write(turn: Turn) -> int:
+            nonlocal sent
+            last, *checks = self._begin(turn, execution, lease)
+            number, previous = last[0] if last else (0, GENESIS)
+            if turn.in_doubt and (number, previous) == sent:
+                return int(number)  # the answer was lost, not the commit
+            if number != after:
+                raise Conflict(f"execution {execution}: somebody else wrote event {number}, we knew {after}")
+            if lease is not None:
+                self._may_act(lease, checks, events[-1].at)
+            values: list[Any] = []
+            for event, body in zip(events, bodies, strict=True):
+                number += 1
+                previous = chain(previous, execution, number, body)
+                values += [execution, number, event.at, event.kind, body, previous]
+            sent = number, previous
+            turn.commit(_INSERT + ", (%s, %s, %s, %s, %s, %s)" * (len(events) - 1), *values)
+            return int(number)
+
+        return self._line.carry_out(write)
+
+    @staticmethod
+    def _begin(turn: Turn, execution: str, lease: Holder | None) -> list[list[Row]]:
+        """Lock the execution; give its last row and, where a lease counts, all that decides whether to act."""
+        text, values = f"SELECT pg_advisory_xact_lock(%s, %s); {_LAST}", [EVENTS_LOCK, _half(execution), execution]
+        if lease is not None:  # shared: a switch that is being turned is waited for, other executions are not
+            text += f"; SELECT pg_advisory_xact_lock_shared(%s, 0); {_HELD}; {_TIME}; {_HALTS}"
+            values += [SWITCH_LOCK, lease.name]
+        _locked, last, *checks = turn.ask(text, *values)
+        return [last, *checks[1:]]
+
+    def _may_act(self, holder: Holder, checks: list[list[Row]], at: datetime) -> None:
+        """Must never happen: an act is announced while its lease is another's, or while its target is halted."""
+        held, ((server,),), halts = checks
+        demand_no_halt(demand_lease(holder, held, self._lease_clock(at, server)), _halts(halts))
+
+    def read(self, execution: str, after: int = 0) -> list[tuple[int, Event]]:
+        """See Journal.read."""
+        query = "SELECT number, body FROM failover.events WHERE execution = %s AND number > %s ORDER BY number"
+        return [(number, ANY_EVENT.validate_json(body)) for number, body in self._rows(query, execution, after)]
+
+    def executions(self, limit: int = 100) -> list[Summary]:
+        """See Journal.executions."""
+        rows = self._rows(
+            """SELECT first.execution, first.body, last.body FROM failover.events first CROSS JOIN LATERAL
+                 (SELECT body FROM failover.events WHERE execution = first.execution ORDER BY number DESC LIMIT 1) last
+               WHERE first.number = 1 ORDER BY first.at DESC LIMIT %s""",
+            limit,
+        )
+        return [summary(execution, first, last) for execution, first, last in rows]
+
+    def find(self, prefix: str) -> list[str]:
+        """See Journal.find."""
+        rows = self._rows("SELECT execution FROM failover.events WHERE number = 1 AND starts_with(execution, %s)", prefix)
+        return [execution for (execution,) in rows]
+
+    def put(self, execution: str, said: InboxEntry, at: datetime) -> int:
+        """See Journal.put."""
+        key, body = uuid4(), canonical(said.model_dump(mode="json"))
+
+        def write(turn: Turn) -> int:  # locked: else a greater number could be seen, and adopted, before a smaller one
+            *_, ((number,),) = turn.commit(
+                """SELECT pg_advisory_xact_lock(%s, %s);
+                   INSERT INTO failover.inbox (key, execution, at, body) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING;
+                   SELECT number FROM failover.inbox WHERE key = %s""",
+                INBOX_LOCK, _half(execution), key, execution, at, body, key,
+            )  # fmt: skip
+            return int(number)
+
+        return self._line.carry_out(write)
+
+    def inbox(self, execution: str, after: int = 0) -> list[Received]:
+        """See Journal.inbox."""
+        query = "SELECT number, at, body FROM failover.inbox WHERE execution = %s AND number > %s ORDER BY number"
+        return [Received(number, at, ANY_ENTRY.validate_json(body)) for number, at, body in self._rows(query, execution, after)]
+
+    def acquire(self, targets: Iterable[str], holder: Holder, ttl: timedelta, now: datetime) -> Held | Busy:
+        """See Journal.acquire."""
+        wanted = sorted(set(targets))
+
+        def write(turn: Turn) -> Held | Busy:  # in order of names, as everywhere: two that want the same do not deadlock
+            rows, ((server,),) = turn.ask(
+                f"""INSERT INTO failover.leases (target) SELECT name FROM unnest(%s::text[]) name ORDER BY name
+                      ON CONFLICT DO NOTHING;
+                    SELECT target, token, execution, holder, host, pid, boot, since, until FROM failover.leases
+                      WHERE target = ANY(%s) ORDER BY target FOR UPDATE;
+                    {_TIME}""",  # noqa: S608 - a constant
+                wanted, wanted,
+            )  # fmt: skip
+            at = self._lease_clock(now, server)
+            tokens, since = {}, []
+            for target, token, *who, began, until in rows:
+                ours = who[1] == holder.name and until > at
+                if until > at and not ours:
+                    return Busy(target, Holder(*who), began, until, until - at)
+                tokens[target] = token if ours else token + 1
+                since.append(began if ours else at)
+            turn.commit(
+                """UPDATE failover.leases old SET token = new.token, since = new.since, until = %s,
+                     execution = %s, holder = %s, host = %s, pid = %s, boot = %s
+                   FROM unnest(%s::text[], %s::bigint[], %s::timestamptz[]) new (target, token, since)
+                   WHERE old.target = new.target""",
+                at + ttl, holder.execution, holder.name, holder.host, holder.pid, holder.boot,
+                list(tokens), list(tokens.values()), since,
+            )  # fmt: skip
+            return Held(tokens, at + ttl)
+
+        return self._line.carry_out(write)
+
+    def renew(self, holder: Holder, ttl: timedelta, now: datetime) -> datetime:
+        """See Journal.renew."""
+
+        def write(turn: Turn) -> datetime:
+            held, ((server,),) = turn.ask(f"{_HELD}; {_TIME}", holder.name)
+            at = self._lease_clock(now, server)
+            demand_lease(holder, held, at)
+            turn.commit("UPDATE failover.leases SET until = %s WHERE holder = %s", at + ttl, holder.name)
+            return at + ttl
+
+        return self._line.carry_out(write)
+
+    def release(self, holder: Holder, now: datetime) -> None:
+        """See Journal.release."""
+
+        def write(turn: Turn) -> None:
+            _, ((server,),) = turn.ask(f"{_HELD}; {_TIME}", holder.name)
+            at = self._lease_clock(now, server)
+            turn.commit("UPDATE failover.leases SET until = %s WHERE holder = %s", at, holder.name)
+
+        self._line.carry_out(write)
+
+    def break_lease(self, holder: Holder, now: datetime) -> None:
+        """See Journal.break_lease."""
+        self.release(holder, now)
+
+    def switch(self, target: str, by: str, reason: str, at: datetime, *, on: bool) -> None:
+        """See Journal.switch. Announcements that did not see it are over when it returns."""
+        key = uuid4()
+        self._line.carry_out(
+            lambda turn: turn.commit(
+                """SELECT pg_advisory_xact_lock(%s, 0);
+                   INSERT INTO failover.switches (key, target, halted, by, reason, at) VALUES (%s, %s, %s, %s, %s, %s)
+                     ON CONFLICT DO NOTHING""",
+                SWITCH_LOCK, key, target, on, by, reason, at,
+            )
+        )  # fmt: skip
+
+    def halts(self) -> list[Halt]:
+        """See Journal.halts."""
+        return _halts(self._rows(_HALTS))
+
+    def verify(self, execution: str) -> list[str]:
+        """See Journal.verify."""
+        query = "SELECT number, body, hash FROM failover.events WHERE execution = %s ORDER BY number"
+        return broken_links(execution, [(number, body, found) for number, body, found in self._rows(query, execution)])
+
+
+def _halts(rows: list[Row]) -> list[Halt]:
+    return [Halt(*row) for row in rows]
+
+
+def _half(execution: str) -> int:
+    """The second half of an execution's advisory lock. Two of the same half wait for each other and are right."""
+    return zlib.crc32(execution.encode()) - 2**31
