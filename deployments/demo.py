@@ -27,20 +27,20 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     demo.add_argument("--sync", action="store_true", help="synchronous replication: no acknowledged order may be lost")
     demo.add_argument("--yes", action="store_true", help="answer the gate with `failover approve`, as a person would")
     demo.add_argument("--keep", action="store_true", help="leave the lab and the Prefect UI running")
-    demo.add_argument("--journal", help="the journal's file (default: FAILOVER_JOURNAL, else in your state folder)")
+    demo.add_argument("--journal", help="the journal: a file or postgresql://… (default: FAILOVER_JOURNAL, else in your state folder)")
     demo.set_defaults(run=run_demo)
 
 
 def run_demo(options: argparse.Namespace) -> int:
     """Run the whole story; exit 0 when the service recovered."""
-    from deployments.journal_location import journal_path
+    from deployments.journal_location import journal_location
     from deployments.lab import Lab
 
     lab = Lab()
     if lab.running:
         print("a lab is up already; `failover lab down` ends it", file=sys.stderr)
         return 1
-    os.environ.setdefault("FAILOVER_JOURNAL", str(journal_path(options.journal)))
+    os.environ.setdefault("FAILOVER_JOURNAL", journal_location(options.journal))
     kept = False
     try:
         code = _story(lab, options)

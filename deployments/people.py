@@ -22,7 +22,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         parser.add_argument("gate", help="name of the gate, the manual step or the failed step")
         parser.add_argument("--as", dest="by", default=getpass.getuser(), metavar="NAME", help="your name (default: login)")
         parser.add_argument("--reason", default="", help="why")
-        parser.add_argument("--journal", help="the journal's file (default: FAILOVER_JOURNAL)")
+        parser.add_argument("--journal", help="the journal: a file or postgresql://… (default: FAILOVER_JOURNAL)")
         if word == "approve":
             parser.add_argument("--choose", choices=("retry", "skip", "roll-back", "abort"), help="for a failed step")
         parser.set_defaults(run=run_answer, word=word)

@@ -44,7 +44,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--as", dest="by", default=getpass.getuser(), metavar="NAME", help="your name (default: login)")
-    parser.add_argument("--journal", help="the journal's file (default: FAILOVER_JOURNAL, else in your state folder)")
+    parser.add_argument("--journal", help="the journal: a file or postgresql://… (default: FAILOVER_JOURNAL, else in your state folder)")
     parser.add_argument("--plain", action="store_true", help="lines instead of the live view, as without a terminal")
 
 

@@ -24,7 +24,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add serve."""
     serve = commands.add_parser("serve", help="every runbook of a folder as a deployment in the Prefect UI")
     serve.add_argument("folder", type=Path, help="the folder of the runbooks (*.yaml)")
-    serve.add_argument("--journal", help="the journal's file (default: FAILOVER_JOURNAL, else in your state folder)")
+    serve.add_argument("--journal", help="the journal: a file or postgresql://… (default: FAILOVER_JOURNAL, else in your state folder)")
     serve.add_argument("--port", type=int, help="of the Prefect server that is started when PREFECT_API_URL is unset (4200)")
     serve.add_argument("--home", type=Path, help="where that server keeps its files (default: in your state folder)")
     serve.set_defaults(run=run_serve)
@@ -32,7 +32,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_serve(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; 2 when no runbook of the folder can be served, 1 when Prefect cannot be reached."""
-    from deployments.journal_location import journal_path, state_folder
+    from deployments.journal_location import journal_location, state_folder
     from deployments.origins import check_origins
 
     check_origins()
@@ -47,7 +47,7 @@ def run_serve(options: argparse.Namespace) -> int:
         print(f"{options.folder}: holds no runbook that can be served", file=sys.stderr)
         return 2
     os.environ["FAILOVER_RUNBOOKS"] = str(folder)
-    os.environ["FAILOVER_JOURNAL"] = str(journal_path(options.journal).absolute())
+    os.environ["FAILOVER_JOURNAL"] = journal_location(options.journal)
     return _with_server(options.home or state_folder() / "prefect", options.port, valid, broken=len(broken))
 
 

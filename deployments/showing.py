@@ -39,7 +39,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     verify.add_argument("execution", nargs="?", help="id or its beginning; all when missing")
     verify.set_defaults(run=run_verify)
     for parser in (listing, status, report, by_hand, verify):
-        parser.add_argument("--journal", help="the journal's file (default: FAILOVER_JOURNAL)")
+        parser.add_argument("--journal", help="the journal: a file or postgresql://… (default: FAILOVER_JOURNAL)")
 
 
 def run_list(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         parser.add_argument("--target", default=None, help="only this target, as `failover status` and leases name it")
         parser.add_argument("--reason", required=True, help="why")
         parser.add_argument("--as", dest="by", default=getpass.getuser(), metavar="NAME", help="your name (default: login)")
-        parser.add_argument("--journal", help="the journal's file (default: FAILOVER_JOURNAL)")
+        parser.add_argument("--journal", help="the journal: a file or postgresql://… (default: FAILOVER_JOURNAL)")
         parser.set_defaults(run=run_switch, word=word)
 
 

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -72,6 +72,8 @@ class Opened:
     number: int
     holder: Holder
     held: Mapping[str, int]
+    leased: float = field(default_factory=time.monotonic)
+    """By the monotonic clock, right before the leases were asked for: a slow journal must not lengthen them."""
 
 
 class Engine:
@@ -93,7 +95,7 @@ class Engine:
         self._secrets = Secrets()
         self._told: dict[str, tuple[str, datetime]] = {}
         self._read_inbox_at = clock.now()
-        self._leased_until = time.monotonic() + LEASE.total_seconds() if opened.held else None
+        self._leased_until = opened.leased + LEASE.total_seconds() if opened.held else None
         self._over = threading.Event()
         self._warm = False
         self._halted: str | None = None

@@ -74,8 +74,10 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
     holder = _me(execution)
     targets = known_targets(plan, environ)
     tokens: Mapping[str, int] = {}
+    leased = time.monotonic()
     if plan.mode is not Mode.dry_run:
         _demand_no_halt(journal, targets)
+        leased = time.monotonic()
         got = journal.acquire([f"execution:{execution}", *targets], holder, LEASE, now)
         if isinstance(got, Busy):
             raise TargetBusy(got, where_is(journal, got.holder.execution))
@@ -97,7 +99,8 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
     number = journal.append(execution, 0, events)
     for said in request.said:
         journal.put(execution, said, now)
-    return Engine(Opened(execution, Core(plan, fold(events)), number, holder, tokens), journal, clock, environ=environ)
+    opened = Opened(execution, Core(plan, fold(events)), number, holder, tokens, leased)
+    return Engine(opened, journal, clock, environ=environ)
 
 
 def resume(
@@ -117,10 +120,11 @@ def resume(
         raise CannotResume(f"execution {execution} has ended: {state.verdict.value}; start a new one")
     holder = _me(execution)
     tokens: Mapping[str, int] = {}
+    leased = time.monotonic()
     if plan.mode is not Mode.dry_run:
         targets = known_targets(plan, environ)
         _demand_no_halt(journal, targets)
-        tokens = _take_over(journal, holder, [f"execution:{execution}", *targets], clock).tokens
+        tokens, leased = _take_over(journal, holder, [f"execution:{execution}", *targets], clock)
         rows = journal.read(execution)  # again: it may have gone on while we waited
         state = fold(event for _, event in rows)
     now = clock.now()
@@ -131,7 +135,8 @@ def resume(
     if tokens:
         events.append(LeaseTaken(at=now, targets=dict(tokens)))
     number = journal.append(execution, rows[-1][0], events)
-    return Engine(Opened(execution, Core(plan, fold(events, state)), number, holder, tokens), journal, clock, environ=environ)
+    opened = Opened(execution, Core(plan, fold(events, state)), number, holder, tokens, leased)
+    return Engine(opened, journal, clock, environ=environ)
 
 
 def _demand_no_halt(journal: Journal, targets: tuple[str, ...]) -> None:
@@ -185,14 +190,18 @@ def known_targets(plan: Plan, environ: Mapping[str, str] | None = None) -> tuple
     return tuple(dict.fromkeys(targets))
 
 
-def _take_over(journal: Journal, holder: Holder, targets: list[str], clock: Clock) -> Held:
-    """Acquire, waiting for leases that nobody renews; at most one TTL, because a renewed lease has a live holder."""
+def _take_over(journal: Journal, holder: Holder, targets: list[str], clock: Clock) -> tuple[Mapping[str, int], float]:
+    """Acquire, waiting for leases that nobody renews; at most one TTL, because a renewed lease has a live holder.
+
+    Give the tokens, and the monotonic time right before they were asked for.
+    """
     give_up = clock.now() + LEASE + timedelta(seconds=1)
     first: datetime | None = None
     while True:
+        asked = time.monotonic()
         got = journal.acquire(targets, holder, LEASE, clock.now())
         if isinstance(got, Held):
-            return got
+            return got.tokens, asked
         if is_dead(got.holder):
             journal.break_lease(got.holder, clock.now())
             continue
@@ -209,22 +218,35 @@ def where_is(journal: Journal, execution: str) -> str:
 
 
 def is_dead(holder: Holder) -> bool:
-    """Proof that a holder's process is gone: same host, and another boot, no such process, or another one of its id."""
+    """Proof that a holder's process is gone: same machine, and another boot, no such process, or another one of its id.
+
+    A host's name proves nothing: machines that share a journal may have the same one.
+    """
     me = _me(holder.execution)
-    if holder.host != me.host or not holder.boot:
+    machine, _, born = holder.boot.rpartition("/")
+    if holder.host != me.host or not machine:
         return False
-    boot, _, born = holder.boot.partition("/")
-    if boot != me.boot.partition("/")[0]:
-        return True
-    return _born(holder.pid) != born
+    ours = me.boot.rpartition("/")[0]
+    if machine == ours:
+        return _born(holder.pid) != born
+    return _installation() != "" and machine.split("/")[:2] == ours.split("/")[:2]
 
 
 def _me(execution: str) -> Holder:
     pid = os.getpid()
     boot = ""
     with suppress(OSError):  # Linux only; elsewhere a takeover waits for the lease
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip() + "/" + _born(pid)
+        started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = f"{_installation()}/{Path('/proc/self/ns/pid').readlink()}/{started}/{_born(pid)}"
     return Holder(execution, f"{execution}/{secrets.token_hex(8)}", platform.node(), pid, boot)
+
+
+def _installation() -> str:
+    """The machine's own id, which outlives its boots; '' when it has none."""
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _born(pid: int) -> str:

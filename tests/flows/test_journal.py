@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -27,17 +26,11 @@ from flows.journal import (
     SaidAboutGate,
 )
 from flows.journal_sqlite import SqliteJournal
+from tests.flows.journals import Place
 from tests.flows.world import Set, make_plan, started, step
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TTL = timedelta(seconds=15)
-
-
-@pytest.fixture
-def journal(tmp_path: Path):
-    journal = SqliteJournal(tmp_path / "folder" / "journal.db", wait=timedelta(seconds=20))
-    yield journal
-    journal.close()
 
 
 def holder(execution: str, name: str = "") -> Holder:
@@ -52,10 +45,10 @@ def note(text: str = "x", at: datetime = NOW) -> Noted:
     return Noted(at=at, text=text)
 
 
-def test_what_was_appended_is_read_by_another_connection(journal: SqliteJournal) -> None:
+def test_what_was_appended_is_read_by_another_connection(journal: Journal, place: Place) -> None:
     number = begin(journal)
     assert journal.append("e1", number, [note("a"), note("b")]) == 3
-    other = SqliteJournal(Path(journal.place))
+    other = place.open()
     assert [n for n, _ in other.read("e1")] == [1, 2, 3]
     assert other.read("e1", after=2)[0][1] == note("b")
     other.close()
@@ -68,37 +61,34 @@ def test_a_second_writer_of_an_execution_conflicts(journal: Journal) -> None:
         journal.append("e1", number, [note()])
 
 
-def test_events_can_be_neither_changed_nor_removed(journal: SqliteJournal) -> None:
+def test_events_can_be_neither_changed_nor_removed(journal: Journal, place: Place) -> None:
     begin(journal)
-    other = sqlite3.connect(journal.place)
-    for statement in ("UPDATE events SET body = '{}'", "DELETE FROM events"):
-        with pytest.raises(sqlite3.IntegrityError):
-            other.execute(statement)
-    other.close()
+    for statement in (f"UPDATE {place.events} SET body = '{{}}'", f"DELETE FROM {place.events}"):
+        with pytest.raises(place.refused):
+            place.execute(statement)
 
 
-def test_a_changed_a_removed_and_a_reordered_event_are_found(journal: SqliteJournal) -> None:
+def test_a_changed_a_removed_and_a_reordered_event_are_found(journal: Journal, place: Place) -> None:
     number = begin(journal)
     journal.append("e1", number, [note("a"), note("b"), note("c")])
     assert journal.verify("e1") == []
-    other = sqlite3.connect(journal.place, isolation_level=None)
-    other.execute("DROP TRIGGER events_stay")
-    other.execute("DROP TRIGGER events_remain")
+    for statement in place.spoil:
+        place.execute(statement)
     for spoil, mend in (
-        ("UPDATE events SET body = replace(body, '\"a\"', '\"z\"')", "UPDATE events SET body = replace(body, '\"z\"', '\"a\"')"),
-        ("UPDATE events SET number = 9 WHERE number = 3", "UPDATE events SET number = 3 WHERE number = 9"),
-        ("DELETE FROM events WHERE number = 2", ""),
+        ("UPDATE {} SET body = replace(body, '\"a\"', '\"z\"')", "UPDATE {} SET body = replace(body, '\"z\"', '\"a\"')"),
+        ("UPDATE {} SET number = 9 WHERE number = 3", "UPDATE {} SET number = 3 WHERE number = 9"),
+        ("DELETE FROM {} WHERE number = 2", ""),
     ):
-        other.execute(spoil)
+        place.execute(spoil.format(place.events))
         assert journal.verify("e1") != [], spoil
         if mend:
-            other.execute(mend)
+            place.execute(mend.format(place.events))
             assert journal.verify("e1") == [], mend
-    other.close()
 
 
-def test_only_the_owner_may_read_the_file(journal: SqliteJournal) -> None:
-    path = Path(journal.place)
+def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "journal.db"
+    SqliteJournal(path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
@@ -123,7 +113,7 @@ def test_leases_are_taken_all_or_none(journal: Journal) -> None:
     assert isinstance(journal.acquire(["a", "b"], holder("e1"), TTL, NOW), Held)
     busy = journal.acquire(["c", "b"], holder("e2"), TTL, NOW)
     assert isinstance(busy, Busy)
-    assert (busy.target, busy.holder.execution, busy.until) == ("b", "e1", NOW + TTL)
+    assert (busy.target, busy.holder, busy.since, busy.until, busy.left) == ("b", holder("e1"), NOW, NOW + TTL, TTL)
     assert isinstance(journal.acquire(["c"], holder("e2"), TTL, NOW), Held)
 
 
@@ -180,9 +170,9 @@ def test_a_halt_prevents_announcements_of_its_target_only_until_it_is_lifted(jou
     assert [halt.target for halt in journal.halts()] == ["b"]
 
 
-def test_many_writers_lose_nothing(journal: SqliteJournal) -> None:
+def test_many_writers_lose_nothing(journal: Journal, place: Place) -> None:
     def write(name: str) -> None:
-        mine = SqliteJournal(Path(journal.place), wait=timedelta(seconds=60))
+        mine = place.open()
         number = begin(mine, name)
         for count in range(20):
             number = mine.append(name, number, [note(str(count))])
@@ -198,17 +188,17 @@ def test_many_writers_lose_nothing(journal: SqliteJournal) -> None:
         assert journal.verify(f"e{count}") == []
 
 
-def test_a_process_killed_while_writing_leaves_a_whole_journal(journal: SqliteJournal) -> None:
+def test_a_process_killed_while_writing_leaves_a_whole_journal(journal: Journal, place: Place) -> None:
     script = (
-        "import sys; from pathlib import Path; from datetime import datetime, UTC\n"
-        "from flows.journal_sqlite import SqliteJournal; from flows.events import Noted\n"
-        "journal = SqliteJournal(Path(sys.argv[1])); number = 1\n"
+        "import sys; from datetime import datetime, UTC; from flows.events import Noted\n"
+        f"{place.python}\n"
+        "journal = Opened(Address(sys.argv[1])); number = 1\n"
         "while True:\n"
         "    number = journal.append('e1', number, [Noted(at=datetime.now(UTC), text='x' * 500)] * 5)\n"
         "    print(number, flush=True)\n"
     )
     begin(journal)
-    with subprocess.Popen([sys.executable, "-c", script, journal.place], stdout=subprocess.PIPE, text=True,
+    with subprocess.Popen([sys.executable, "-c", script, place.address], stdout=subprocess.PIPE, text=True,
                           cwd=Path(__file__).parents[2]) as child:  # fmt: skip
         said = 0
         for _ in range(40):

@@ -294,9 +294,12 @@ def ask(prefect: Prefect, served: Serve, world: Path) -> Iterator[Callable[..., 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Show what `failover serve` said, where a test of it failed."""
+    """Show what `failover serve` and the Prefect server said, where a test of them failed."""
     report = yield
-    found = getattr(item, "funcargs", {}).get("served")
-    if report.failed and isinstance(found, Serve):
-        report.sections.append(("failover serve", "\n".join(found.said().splitlines()[-60:])))
+    known = getattr(item, "funcargs", {})
+    if report.failed and isinstance(known.get("served"), Serve):
+        report.sections.append(("failover serve", "\n".join(known["served"].said().splitlines()[-60:])))
+    if report.failed and isinstance(known.get("prefect"), Prefect):
+        log = Path(known["prefect"].server.home) / "server.log"
+        report.sections.append(("Prefect server", "\n".join(log.read_text(errors="replace").splitlines()[-60:])))
     return report

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import platform
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
 
 from flows.events import Event, ExecutionFinished, ExecutionStarted, Status, StepFinished, StepStarted, Verdict
 from flows.journal_sqlite import SqliteJournal
-from flows.runs import our_version
+from flows.runs import _me, our_version
 from runbooks.loader import load
 from runbooks.model import Mode
 from runbooks.planner import plan
 from tests.prefect.conftest import RUNBOOKS, Prefect, Run, eventually
 
 pytestmark = pytest.mark.prefect
+Found = TypeVar("Found")
 LONG_AGO = datetime.now(UTC) - timedelta(hours=1)
-DEAD, ALIVE = "another-boot/1", ""
+DEAD, ALIVE = _me("").boot.rpartition("/")[0] + "/another-birth", ""
 """The boot of a holder that is certainly gone, and one of which nothing is known."""
 
 
@@ -47,19 +49,37 @@ class Case:
         )  # fmt: skip
 
     def reconcile(self, server: str, **more: Any) -> tuple[str, str] | None:
-        from prefect.client.orchestration import get_client
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
         from flows.prefect_reconcile import reconcile
 
-        async def go() -> Any:
-            with temporary_settings({PREFECT_API_URL: server}):
-                async with get_client() as client:
-                    flow_run = await client.read_flow_run(UUID(self.run.id))
-                    return await reconcile(client, self.run.journal, flow_run, **more)
+        async def go(client: Any) -> Any:
+            flow_run = await client.read_flow_run(UUID(self.run.id))
+            return await reconcile(client, self.run.journal, flow_run, **more)
 
-        shown = asyncio.run(go())
+        shown = with_client(server, go)
         return (shown.type, shown.name) if shown is not None else None
+
+    def tell_twice(self, server: str) -> None:
+        from flows.prefect_picture import steps
+        from flows.prefect_steps import StepRuns
+
+        async def go(client: Any) -> None:
+            wanted = steps(self.plan, self.run.journaled())
+            tellers = [StepRuns(client, UUID(self.run.id), self.plan) for _ in range(3)]
+            await asyncio.gather(*(teller.show(wanted) for teller in tellers))
+
+        with_client(server, go)
+
+
+def with_client(server: str, go: Callable[[Any], Awaitable[Found]]) -> Found:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    async def inside() -> Found:
+        with temporary_settings({PREFECT_API_URL: server}):
+            async with get_client() as client:
+                return await go(client)
+
+    return asyncio.run(inside())
 
 
 @pytest.fixture
@@ -140,3 +160,11 @@ def test_one_that_was_asked_for_again_is_left_alone(case: Case, prefect: Prefect
 def test_one_whose_process_ended_before_its_first_event_has_crashed(case: Case, prefect: Prefect) -> None:
     assert case.reconcile(prefect.server.api) is None
     assert case.reconcile(prefect.server.api, gone=True) == ("CRASHED", "Crashed")
+
+
+def test_the_same_truth_told_twice_at_the_same_time_is_recorded_once(case: Case, prefect: Prefect) -> None:
+    """Else Prefect's recorder retries the second for ever and everything after it is late."""
+    case.write(case.started(ALIVE), StepStarted(at=LONG_AGO, step="one", attempt=1))
+    case.tell_twice(prefect.server.api)
+    eventually(lambda: case.run.steps().get("five") == ("PENDING", "Pending"))
+    assert "IntegrityError" not in (Path(prefect.server.home) / "server.log").read_text()

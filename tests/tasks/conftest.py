@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import cache
@@ -11,22 +10,9 @@ from typing import Any
 import pytest
 
 from tasks.clients import Clients
-from tests.tasks.postgres_nodes import Installation, Node, caught_up, installed, streaming, until
+from tests.tasks.postgres_nodes import Installation, Node, caught_up, streaming, until
 
 Pair = tuple[Node, Node]
-
-
-@pytest.fixture(scope="session")
-def installation() -> Iterator[Installation]:
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    with installed(worker) as found:
-        yield found
-
-
-@pytest.fixture
-def postgres(installation: Installation) -> Iterator[Installation]:
-    yield installation
-    installation.discard()
 
 
 @pytest.fixture
