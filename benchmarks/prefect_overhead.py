@@ -12,24 +12,30 @@ from benchmarks.overhead import DONE, STEPS, runbook_text
 
 def run(rounds: int) -> tuple[list[float], list[float]]:
     """Milliseconds a step: ours, and the plain flow. Starts and stops a Prefect server of its own."""
-    from deployments.prefect_server import PrefectServer
+    from deployments.prefect_server import start
 
-    with tempfile.TemporaryDirectory() as folder, PrefectServer(Path(folder) / "prefect") as server:
-        os.environ["PREFECT_API_URL"] = server.api_url
+    with tempfile.TemporaryDirectory() as folder:
+        server = start(Path(folder) / "prefect")
+        os.environ["PREFECT_API_URL"] = server.api
         os.environ["FAILOVER_JOURNAL"] = str(Path(folder) / "journal.db")
-        return _rounds(rounds, Path(folder))
+        try:
+            return _rounds(rounds, Path(folder))
+        finally:
+            server.stop()
 
 
 def _rounds(rounds: int, folder: Path) -> tuple[list[float], list[float]]:
     from prefect import flow, task
 
+    from deployments.journal_location import open_journal
     from flows.prefect_flow import compile_flow
+    from runbooks.loader import load
     from tasks import registry
 
     registry.OURS.setdefault("bench.noop", "benchmarks.overhead:Noop")
     path = folder / "noops.yaml"
     path.write_text(runbook_text())
-    ours = compile_flow(path)
+    ours = compile_flow(load(path), open_journal)
 
     @task
     def nothing(_before: object) -> None:

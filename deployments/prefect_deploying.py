@@ -49,7 +49,7 @@ def _client(url: str | None) -> PrefectClient:
 async def deploy(client: PrefectClient, runbook: Loaded) -> UUID:
     """Create or update the deployment of a runbook: named as it is, with its form; give its id."""
     name = runbook.runbook.name
-    flow = compile_flow(runbook, open_journal, prefect_served.__name__)
+    flow = compile_flow(runbook, open_journal)
     flow_id = await client.create_flow(flow)
     return await client.create_deployment(
         flow_id=flow_id, name=name, version=flow.version, description=flow.description,

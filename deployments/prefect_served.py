@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deployments.journal_location import open_journal
+from deployments.journal_location import beside, open_journal
 from deployments.origins import check_origins
+from flows.eject import keep_copy
+from flows.engine import Engine
+from flows.journal import Journal
 from runbooks.loader import Loaded, load
 from runbooks.problems import RunbookError
 
@@ -26,7 +29,12 @@ def __getattr__(name: str) -> Any:
     check_origins()
     from flows.prefect_flow import compile_flow
 
-    return compile_flow(find(Path(os.environ[FOLDER]), name), open_journal, __name__)
+    return compile_flow(find(Path(os.environ[FOLDER]), name), open_journal, attend=attend, module=__name__)
+
+
+def attend(engine: Engine, journal: Journal) -> None:
+    """Keep the copy for hands beside the journal, as `failover run` does."""
+    keep_copy(engine, beside(journal) / "eject" / f"{engine.execution}.txt")
 
 
 def files(folder: Path) -> list[Path]:

@@ -24,6 +24,8 @@ PORT = 4200
 """Prefect's usual port; another free one is taken when it is in use."""
 PATIENCE = timedelta(seconds=180)
 """A fresh database is migrated at the first start: 20 s on a quiet machine with 2 cores, several times that under load."""
+KEEP_ALIVE = 75
+"""Seconds; Prefect's usual 5 is also when its client drops an idle connection, and who is first breaks a request."""
 _RECORD = "server.json"
 _LOG = "server.log"
 
@@ -87,7 +89,7 @@ def start(home: Path, port: int | None = None) -> Server:
     with (home / _LOG).open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter
             [sys.executable, "-m", "uvicorn", "--factory", "deployments.prefect_app:create_app", "--host", "127.0.0.1",
-             "--port", str(chosen), "--timeout-keep-alive", "5", "--log-level", "warning"],
+             "--port", str(chosen), "--log-level", "warning", "--timeout-keep-alive", str(KEEP_ALIVE)],
             env=_environment(home, chosen), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     server = Server(str(home), chosen, process.pid, born(process.pid))

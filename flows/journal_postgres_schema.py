@@ -44,6 +44,9 @@ CREATE FUNCTION failover.refuse() RETURNS trigger LANGUAGE plpgsql SET search_pa
 """
 
 _CREATE = _TABLES + "".join(_APPEND_ONLY.format(table=table) for table in ("events", "inbox", "switches"))
+# Not to_regclass: within a transaction it may answer from a cache that is older than the lock we waited for.
+_TABLE_THERE = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = 'failover' AND tablename = 'schema_version')"
+_SCHEMA_THERE = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'failover')"
 _SIGN = "INSERT INTO failover.schema_version VALUES (%s)"
 
 
@@ -57,7 +60,7 @@ def prepare(line: Line) -> None:
 
 
 def _version(turn: Turn) -> int | None:
-    ((there,),) = turn.look("SELECT to_regclass('failover.schema_version') IS NOT NULL")
+    ((there,),) = turn.look(_TABLE_THERE)
     return int(turn.look("SELECT max(number) FROM failover.schema_version")[0][0]) if there else None
 
 
@@ -66,7 +69,7 @@ def _create(turn: Turn) -> int:
     version = _version(turn)  # again: somebody may have made them while we waited
     if version is not None:
         return version
-    ((there,),) = turn.look("SELECT to_regnamespace('failover') IS NOT NULL")
+    ((there,),) = turn.look(_SCHEMA_THERE)
     schema = "" if there else "CREATE SCHEMA failover;"  # IF NOT EXISTS would want the right to create one even so
     turn.commit(schema + _CREATE + _SIGN, SCHEMA_VERSION)
     return SCHEMA_VERSION

@@ -12,7 +12,7 @@ import hashlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -28,7 +28,7 @@ from flows import prefect_form as form
 from flows import prefect_picture as picture
 from flows.clock import SystemClock
 from flows.engine import Engine
-from flows.journal import Journal, JournalError
+from flows.journal import Halted, Journal, JournalError
 from flows.prefect_mirror import Logger, Mirror, Subject
 from flows.prefect_picture import Shown
 from flows.prefect_report import publish
@@ -53,6 +53,7 @@ class Compiled:
     loaded: Loaded
     form: tuple[form.Question, ...]
     open_journal: Callable[[], Journal]
+    attend: Callable[[Engine, Journal], object]
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,21 @@ def execution_of(flow_run: UUID) -> str:
     return hashlib.sha256(flow_run.bytes).hexdigest()[:12]
 
 
-def compile_flow(loaded: Loaded, open_journal: Callable[[], Journal], module: str = __name__) -> Flow[Any, Any]:
+def compile_flow(
+    loaded: Loaded,
+    open_journal: Callable[[], Journal],
+    *,
+    attend: Callable[[Engine, Journal], object] = lambda _engine, _journal: None,
+    module: str = __name__,
+) -> Flow[Any, Any]:
     """Make the flow of a runbook: named after it, its inputs as typed parameters.
 
-    open_journal: called once in each process that carries it out. module: where an entrypoint finds the flow under the
-    runbook's name. Does not plan: that happens with the parameters of each run.
+    open_journal: called once in each process that carries it out. attend: called before the engine runs, to subscribe
+    further observers. module: where an entrypoint finds the flow under the runbook's name. Does not plan: that happens
+    with the parameters of each run.
     """
     runbook = loaded.runbook
-    compiled = Compiled(loaded, form.questions(runbook), open_journal)
+    compiled = Compiled(loaded, form.questions(runbook), open_journal, attend)
 
     async def body(**parameters: Any) -> State[Any]:
         return await _enter(compiled, parameters)
@@ -125,10 +133,10 @@ async def _enter(compiled: Compiled, parameters: Mapping[str, Any]) -> State[Any
     call = Call(compiled, parameters, flow_run.id)
     logger = get_run_logger()
     try:
-        journal = await asyncio.to_thread(compiled.open_journal)
-        engine, resumed = await asyncio.to_thread(_open_engine, call, journal)
-        logger.info("execution %s, journal %s%s", call.execution, journal.place, ", resumed" if resumed else "")
-        return to_state(await _carry_out(call, engine, journal, resumed=resumed))
+        with closing(await asyncio.to_thread(compiled.open_journal)) as journal:
+            engine, resumed = await asyncio.to_thread(_open_engine, call, journal)
+            logger.info("execution %s, journal %s%s", call.execution, journal.place, ", resumed" if resumed else "")
+            return to_state(await _carry_out(call, engine, journal, resumed=resumed))
     except Ended as ended:
         return to_state(ended.shown)
     except RunbookError as error:
@@ -137,6 +145,8 @@ async def _enter(compiled: Compiled, parameters: Mapping[str, Any]) -> State[Any
         return to_state(Shown("FAILED", "Busy", str(busy)))
     except CannotResume as error:
         return to_state(Shown("FAILED", "CannotResume", str(error)))
+    except Halted as error:
+        return to_state(Shown("FAILED", "Halted", str(error)))
     except JournalError as error:
         said = f"{error}; so nothing more was done; Retry, or `failover resume {call.execution}`, goes on"
         return to_state(Shown("FAILED", "JournalError", said))
@@ -170,6 +180,7 @@ async def _carry_out(call: Call, engine: Engine, journal: Journal, *, resumed: b
     plan: Plan = engine.plan
     subject = Subject(call.execution, call.flow_run, plan, journal, resumed)
     mirror = Mirror(context.client, subject, engine.state, engine.subscribe())
+    call.compiled.attend(engine, journal)
     logger = get_run_logger()
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), _stops(engine):  # the mirror itself tries again
         watching = asyncio.create_task(mirror.run(lambda: engine.stop("prefect", "cancelled in Prefect"), logger))

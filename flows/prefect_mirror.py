@@ -119,8 +119,9 @@ class Mirror:
         state = self.state
         if state is self._shown:
             return
-        await self._steps.show(picture.steps(self._subject.plan, state))
+        # forms first: people wait for them, and Prefect's SQLite is busy for a while after many steps were told
         await self._asking.show(open_questions(self._subject.plan, state, self._subject.execution), state)
+        await self._steps.show(picture.steps(self._subject.plan, state))
         self._shown = state
 
     async def _poll(self, cancelled: Callable[[], None]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +19,8 @@ from flows.journal_sqlite import SqliteJournal
 from tests.tasks.postgres_nodes import Node
 
 PATIENT = timedelta(seconds=60)
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'failover journal'"
+"""How many of our sessions wait for a lock."""
 
 
 class Place(ABC):
@@ -83,3 +87,27 @@ class PostgresPlace(Place):
     def execute(self, statement: str) -> None:
         with self.session() as other:
             other.execute(statement)
+
+
+class Aside:
+    """A call on a thread of its own, and what became of it."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.result: object = None
+        self._thread = threading.Thread(target=self._go, args=(call,))
+        self._thread.start()
+
+    def _go(self, call: Callable[[], object]) -> None:
+        try:
+            self.result = call()
+        except Exception as error:
+            self.result = error
+
+    @property
+    def waits(self) -> bool:
+        return self._thread.is_alive()
+
+    def end(self) -> Any:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        return self.result
