@@ -145,6 +145,7 @@ class Runner:
             sort=FlowRunSort.START_TIME_DESC,
             limit=100,
         )
+        self._found_right = {run.id: self._found_right[run.id] for run in runs if run.id in self._found_right}
         for flow_run in runs:
             if flow_run.id not in self._children:
                 await self._check(flow_run)

@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,12 +36,14 @@ class ServerError(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """A Prefect server: where it answers, its process, and when that was born (clock ticks since boot)."""
+    """A Prefect server: where it answers, its process, and who is to stop it; when both were born, in clock ticks."""
 
     home: str
     port: int
     pid: int
     born: str
+    owner: int = 0
+    owner_born: str = ""
 
     @property
     def ui(self) -> str:
@@ -57,6 +59,11 @@ class Server:
     def alive(self) -> bool:
         """Whether its process runs."""
         return bool(self.born) and born(self.pid) == self.born
+
+    @property
+    def ours(self) -> bool:
+        """Whether this process is to stop it."""
+        return self.owner == os.getpid()
 
     @property
     def answers(self) -> bool:
@@ -77,11 +84,14 @@ class Server:
 def start(home: Path, port: int | None = None) -> Server:
     """Start a server and wait until it answers; one that runs already for this home is given back instead.
 
-    port: where it must listen; when None, 4200 or else any free one. Raises ServerError.
+    It becomes ours unless the process that started it still lives. port: where it must listen; when None, 4200 or else
+    any free one. Raises ServerError.
     """
     known = running(home)
-    if known is not None and (port in {None, known.port}) and known.answers:
-        return known
+    if known is not None and known.answers and port in {None, known.port}:
+        return known if _owned_by_another(known) else _record(replace(known, owner=os.getpid(), owner_born=born(os.getpid())))
+    if known is not None and _owned_by_another(known):
+        raise ServerError(f"process {known.owner} runs a Prefect server in {home} on port {known.port}; use that, or another --home")
     if known is not None:
         known.stop()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -92,9 +102,13 @@ def start(home: Path, port: int | None = None) -> Server:
              "--port", str(chosen), "--log-level", "warning", "--timeout-keep-alive", str(KEEP_ALIVE)],
             env=_environment(home, chosen), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-    server = Server(str(home), chosen, process.pid, born(process.pid))
-    (home / _RECORD).write_text(json.dumps(asdict(server)), encoding="utf-8")
-    _await_health(server, process)
+    me = os.getpid()
+    server = _record(Server(str(home), chosen, process.pid, born(process.pid), me, born(me)))
+    try:
+        _await_health(server, process)
+    except BaseException:  # Ctrl-C too: nobody else knows of it
+        server.stop()
+        raise
     return server
 
 
@@ -105,6 +119,15 @@ def running(home: Path) -> Server | None:
     except (OSError, ValueError, TypeError):
         return None
     return server if server.alive else None
+
+
+def _record(server: Server) -> Server:
+    (Path(server.home) / _RECORD).write_text(json.dumps(asdict(server)), encoding="utf-8")
+    return server
+
+
+def _owned_by_another(server: Server) -> bool:
+    return not server.ours and bool(server.owner_born) and born(server.owner) == server.owner_born
 
 
 def child_environment(**more: str) -> dict[str, str]:
@@ -160,7 +183,6 @@ def _await_health(server: Server, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
             raise ServerError(f"the Prefect server ended with code {process.returncode}:\n{_tail(Path(server.home) / _LOG)}")
         if time.monotonic() > give_up:
-            server.stop()
             raise ServerError(f"the Prefect server did not answer on {server.api} within {PATIENCE.seconds} s; see {_LOG}")
         time.sleep(0.1)
     process.returncode = 0  # the record holds it from here on; without a code, Popen warns when it is collected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -84,6 +85,7 @@ def _with_server(home: Path, port: int | None, valid: list[Loaded], *, broken: i
     from deployments.prefect_server import Server, ServerError, start
 
     server: Server | None = None
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
         if not get_current_settings().api.url:
             print("PREFECT_API_URL is unset: starting a Prefect server (about 20 s the first time)", flush=True)
@@ -102,9 +104,13 @@ def _with_server(home: Path, port: int | None, valid: list[Loaded], *, broken: i
         print(error, file=sys.stderr)
         return 1
     finally:
-        if server is not None:
+        if server is not None and server.ours:
             server.stop()
     return 2 if broken else 0
+
+
+def _as_ctrl_c(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def serve_detached(folder: Path, home: Path) -> str:
@@ -138,8 +144,6 @@ def serve_detached(folder: Path, home: Path) -> str:
 
 def stop_detached(home: Path) -> None:
     """End what `serve_detached` started for this home, in good order: runs under way finish recording first."""
-    import signal
-
     from deployments.prefect_server import Server, running
 
     record = home / "serve.pid"

@@ -28,6 +28,7 @@ from flows import prefect_form as form
 from flows import prefect_picture as picture
 from flows.clock import SystemClock
 from flows.engine import Engine
+from flows.events import Verdict
 from flows.journal import Halted, Journal, JournalError
 from flows.prefect_mirror import Logger, Mirror, Subject
 from flows.prefect_picture import Shown
@@ -42,6 +43,8 @@ from runbooks.problems import RunbookError
 
 CHANNEL = "prefect:"
 """Before the flow run's id, in the journal."""
+_FOR_GOOD = {Verdict.recovered, Verdict.no_action, Verdict.would, Verdict.rolled_back}
+"""An execution that ended so is not resumed."""
 PATIENCE = 8.0
 """Seconds that the end of a run waits for Prefect to be up to date; what is missing then is the reconciler's work."""
 
@@ -70,7 +73,7 @@ class Call:
 
 
 class Ended(Exception):
-    """The execution had ended well before this entry: there is nothing to resume."""
+    """The execution had ended for good before this entry: there is nothing to resume."""
 
     def __init__(self, shown: Shown) -> None:
         self.shown = shown
@@ -111,6 +114,13 @@ def compile_flow(
     )  # fmt: skip
     form.describe(flow.parameters, compiled.form)
     return flow
+
+
+def plan_of(state: ExecutionState) -> Plan | None:
+    """The plan of an execution, when this version would make the same."""
+    with suppress(CannotResume, RunbookError):  # written by another version: its steps cannot be told, its end can
+        return replan(state)
+    return None
 
 
 def to_state(shown: Shown) -> State[Any]:
@@ -160,8 +170,8 @@ def _open_engine(call: Call, journal: Journal) -> tuple[Engine, bool]:
         state = fold(events)
         if state.started is None or state.started.channel != channel:
             raise CannotResume(f"execution {call.execution} in {journal.place} belongs to another run")
-        shown = picture.ending(replan(state), state)
-        if shown is not None and shown.type == "COMPLETED":
+        shown = picture.ending(plan_of(state), state)
+        if shown is not None and state.verdict in _FOR_GOOD:
             raise Ended(shown)
         return resume(journal, call.execution, f"Prefect, for {initiator}", SystemClock()), True
     plan = make_plan(

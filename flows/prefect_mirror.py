@@ -38,6 +38,8 @@ POLL = 0.5
 """Seconds between two looks at the forms and at whether somebody pressed Cancel."""
 CALL = 5.0
 """Seconds that one round of requests may take."""
+PROGRESS = 2.0
+"""Seconds between two lines about what one step was last seen doing."""
 LONGEST_PAUSE = 5.0
 """Seconds between two tries while Prefect does not answer."""
 
@@ -69,6 +71,7 @@ class Mirror:
         self._polled = 0.0
         self._shown: ExecutionState | None = None
         self._silent = False
+        self._progress: dict[str, float] = {}
 
     async def run(self, cancelled: Callable[[], None], logger: Logger) -> None:
         """Mirror until cancelled. `cancelled` is called when somebody presses Cancel, once or more often."""
@@ -92,7 +95,9 @@ class Mirror:
         with suppress(queue.Empty):
             while (notice := self._feed.get_nowait()) is not None:
                 if isinstance(notice, Progress):
-                    self._log(logger, f"{notice.step}: {notice.text}", notice.step)
+                    if time.monotonic() - self._progress.get(notice.step, -PROGRESS) >= PROGRESS:
+                        self._progress[notice.step] = time.monotonic()
+                        self._log(logger, f"{notice.step}: {notice.text}", notice.step)
                     continue
                 self.state = apply(self.state, notice)
                 said = line(notice)

@@ -75,20 +75,19 @@ def steps(plan: Plan, state: ExecutionState) -> dict[str, StepShown]:
     return {step.id: _step(step, state, begun, ended) for step in plan.steps}
 
 
-def ending(plan: Plan, state: ExecutionState) -> Shown | None:
-    """The flow run's final state; None while the execution is under way. Completed means that the goal was met."""
+def ending(plan: Plan | None, state: ExecutionState) -> Shown | None:
+    """The flow run's final state; None while the execution is under way. Completed means that the goal was met.
+
+    plan: None when another version made it; then the recovery time is not told.
+    """
     if state.finished is not None:
-        return verdict(state.finished.verdict, _with_times(plan, state, state.finished.detail))
+        kind, name = _VERDICT[state.finished.verdict]
+        detail = state.finished.detail
+        return Shown(kind, name, _cut(_with_times(plan, state, detail) if plan is not None else detail))
     if state.interrupted is not None:
         said = f"interrupted: {state.interrupted.reason}; Retry, or `failover resume`, goes on with the same execution"
         return Shown("CANCELLED", "Interrupted", _cut(said))
     return None
-
-
-def verdict(word: Verdict, detail: str) -> Shown:
-    """A flow run's final state from the verdict alone."""
-    kind, name = _VERDICT[word]
-    return Shown(kind, name, _cut(detail))
 
 
 def _step(step: PlannedStep, state: ExecutionState, begun: datetime, over: datetime | None) -> StepShown:

@@ -10,8 +10,8 @@ What the journal says decides what Prefect is given:
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
@@ -20,13 +20,11 @@ from flows import prefect_picture as picture
 from flows.events import Event, ExecutionStarted, Resumed
 from flows.journal import Holder, Journal
 from flows.prefect_asking import end_flow_run, open_children
-from flows.prefect_flow import CHANNEL, execution_of
-from flows.prefect_picture import Shown
+from flows.prefect_flow import CHANNEL, execution_of, plan_of
+from flows.prefect_picture import Shown, StateType
 from flows.prefect_steps import StepRuns
-from flows.runs import CannotResume, is_dead, replan
-from flows.state import ExecutionState, fold
-from runbooks.plan import Plan
-from runbooks.problems import RunbookError
+from flows.runs import is_dead
+from flows.state import fold
 
 GRACE = timedelta(seconds=30)
 """A process that has just ended still tells Prefect by itself; one that has just begun may wait 16 s for a dead one's lease."""
@@ -53,11 +51,13 @@ async def reconcile(client: PrefectClient, journal: Journal, flow_run: FlowRun, 
     fresh = datetime.now(UTC) - max(state.last or flow_run.state.timestamp, flow_run.state.timestamp) < GRACE
     if fresh and not gone:
         return None
-    plan = _plan(state)
-    shown = picture.ending(plan, state) if plan is not None else _ending_without_plan(state)
+    plan = plan_of(state)
+    shown = picture.ending(plan, state)
     if shown is None and not dead:
         return None
-    if shown is None:
+    if shown is None and flow_run.state.is_final() and not flow_run.state.is_completed():
+        shown = Shown(cast("StateType", flow_run.state.type.value), flow_run.state.name or "")  # says already why it is over
+    elif shown is None:
         said = f"its process is gone; Retry, or `failover resume {execution}`, goes on with the same execution"
         shown = Shown("CRASHED", "Crashed", said)
     for child in await open_children(client, flow_run.id):
@@ -90,16 +90,6 @@ def _dead(execution: str, events: list[Event]) -> bool:
     """Whether the process that carried it out last is known to be gone."""
     last = next(event for event in reversed(events) if isinstance(event, ExecutionStarted | Resumed))
     return is_dead(Holder(execution, "", last.host, last.pid, last.boot))
-
-
-def _plan(state: ExecutionState) -> Plan | None:
-    with suppress(CannotResume, RunbookError):  # written by another version: its steps cannot be told, its end can
-        return replan(state)
-    return None
-
-
-def _ending_without_plan(state: ExecutionState) -> Shown | None:
-    return picture.verdict(state.finished.verdict, state.finished.detail) if state.finished is not None else None
 
 
 def _shows(flow_run: FlowRun, shown: Shown) -> bool:

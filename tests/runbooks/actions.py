@@ -109,7 +109,7 @@ class _Alteration(Change[Done]):
 
     @property
     def target(self) -> str:
-        return f"thing:{self.where}"
+        return f"thing:{self.where}" + (f" at {self.endpoint}" if self.endpoint else "")
 
     def observe(self, clients: Any) -> Done:
         raise NotImplementedError
