@@ -11,9 +11,10 @@ import asyncio
 import hashlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -31,8 +32,8 @@ from flows.engine import Engine
 from flows.events import Verdict
 from flows.journal import Halted, Journal, JournalError
 from flows.prefect_mirror import Logger, Mirror, Subject
+from flows.prefect_pages import publish_report
 from flows.prefect_picture import Shown
-from flows.prefect_report import publish
 from flows.runs import CannotResume, Request, TargetBusy, replan, resume, start
 from flows.state import ExecutionState, fold
 from runbooks.loader import Loaded
@@ -201,16 +202,17 @@ async def _carry_out(call: Call, engine: Engine, journal: Journal, *, resumed: b
             with suppress(asyncio.CancelledError):
                 await watching
             mirror.drain(logger)
-        await _last_words(mirror, context.client, subject, logger)
+        publish = partial(publish_report, context.client, call.flow_run, call.execution, plan, journal)
+        await _last_words(mirror, publish, logger)
     shown = picture.ending(plan, state)
     return shown or Shown("FAILED", "Unfinished", "the engine ended without a verdict")
 
 
-async def _last_words(mirror: Mirror, client: PrefectClient, subject: Subject, logger: Logger) -> None:
+async def _last_words(mirror: Mirror, publish: Callable[[], Awaitable[None]], logger: Logger) -> None:
     if await mirror.finish(PATIENCE):
         with suppress(Exception):  # a report that Prefect does not take is still written by `failover report`
             async with asyncio.timeout(PATIENCE):
-                await publish(client, subject)
+                await publish()
     else:
         logger.warning("Prefect does not answer; what it shows is completed from the journal when it does")
 

@@ -26,6 +26,7 @@ from flows.engine import Notice
 from flows.events import Progress
 from flows.journal import InboxEntry, Journal
 from flows.prefect_asking import Asking
+from flows.prefect_pages import StatusPage
 from flows.prefect_questions import open_questions
 from flows.prefect_steps import StepRuns
 from flows.state import ExecutionState, apply
@@ -72,6 +73,8 @@ class Mirror:
         self._shown: ExecutionState | None = None
         self._silent = False
         self._progress: dict[str, float] = {}
+        self._last_seen: dict[str, str] = {}
+        self._page = StatusPage(client, subject.flow_run, subject.plan)
 
     async def run(self, cancelled: Callable[[], None], logger: Logger) -> None:
         """Mirror until cancelled. `cancelled` is called when somebody presses Cancel, once or more often."""
@@ -82,6 +85,7 @@ class Mirror:
                 async with asyncio.timeout(CALL):
                     await self._sync()
                     await self._poll(cancelled)
+                    await self._write_page()
                 pause, self._silent = TICK, False
             except Exception as error:  # noqa: BLE001 - an observer may be broken in any way, and costs nothing
                 self._prepared = False  # what was told may be lost: look first
@@ -95,6 +99,7 @@ class Mirror:
         with suppress(queue.Empty):
             while (notice := self._feed.get_nowait()) is not None:
                 if isinstance(notice, Progress):
+                    self._last_seen[notice.step] = notice.text
                     if time.monotonic() - self._progress.get(notice.step, -PROGRESS) >= PROGRESS:
                         self._progress[notice.step] = time.monotonic()
                         self._log(logger, f"{notice.step}: {notice.text}", notice.step)
@@ -112,6 +117,7 @@ class Mirror:
                 async with asyncio.timeout(left):
                     await self._sync()
                     await self._asking.end_strays()
+                    await self._write_page()
                     return True
             await asyncio.sleep(min(1.0, max(0.0, give_up - time.monotonic())))
         return False
@@ -128,6 +134,9 @@ class Mirror:
         await self._asking.show(open_questions(self._subject.plan, state, self._subject.execution), state)
         await self._steps.show(picture.steps(self._subject.plan, state))
         self._shown = state
+
+    async def _write_page(self) -> None:
+        await self._page.show(self.state, self._last_seen)
 
     async def _poll(self, cancelled: Callable[[], None]) -> None:
         if time.monotonic() - self._polled < POLL:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -222,22 +223,31 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def template(request: pytest.FixtureRequest) -> Path:
-    """A migrated database of exactly this Prefect, kept between sessions: migrating takes most of a server's start."""
-    path = request.config.cache.mkdir("prefect") / f"{version('prefect')}.db"
-    if not path.exists():
-        home = Path(tempfile.mkdtemp(prefix="prefect-template-"))
+def new_home(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
+    """Fill a server's home folder with the database of one that started before: migrating takes most of a start."""
+    kept = request.config.cache.mkdir("prefect") / version("prefect")
+    files = ("prefect.db", "memo_store.toml")
+    if not kept.is_dir():
+        home = Path(tempfile.mkdtemp(prefix="prefect-first-"))
         start(home, free_port()).stop()
-        shutil.copy(home / "prefect.db", path)
+        made = Path(tempfile.mkdtemp(dir=kept.parent))
+        for name in files:
+            shutil.copy(home / name, made / name)
+        made.rename(kept)
         shutil.rmtree(home)
-    return path
+
+    def fill(home: Path) -> Path:
+        home.mkdir(exist_ok=True)
+        for name in files:
+            shutil.copy(kept / name, home / name)
+        return home
+
+    return fill
 
 
 @pytest.fixture(scope="session")
-def prefect(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    home = tmp_path_factory.mktemp("prefect")
-    shutil.copy(template, home / "prefect.db")
-    found = Prefect(start(home, free_port()))
+def prefect(new_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    found = Prefect(start(new_home(tmp_path_factory.mktemp("prefect")), free_port()))
     yield found
     found.http.close()
     found.server.stop()
@@ -272,6 +282,20 @@ def world(tmp_path: Path) -> Path:
 @pytest.fixture
 def ask(prefect: Prefect, served: Serve, world: Path) -> Iterator[Callable[..., Run]]:
     """Press Run: ask('gated', mode='live', …); what a test leaves running is ended after it."""
+    with asking(prefect, served, world) as press:
+        yield press
+
+
+@pytest.fixture(scope="module")
+def at_gate(prefect: Prefect, served: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Form]]:
+    """A run that waits at its gate, and the form, for tests that only look."""
+    with asking(prefect, served, tmp_path_factory.mktemp("world")) as press:
+        run = press("gated")
+        yield run, run.form()
+
+
+@contextmanager
+def asking(prefect: Prefect, served: Serve, world: Path) -> Iterator[Callable[..., Run]]:
     journal = SqliteJournal(served.journal)
     runs: list[Run] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,16 +89,12 @@ def task_run_event(flow_run: str) -> dict[str, Any]:
 
 
 def test_serve_starts_a_server_of_its_own_and_on_sigterm_everything_ends_in_good_order(
-    template: Path, folder: Path, tmp_path: Path
+    new_home: Callable[[Path], Path], folder: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     import httpx
 
-    home, world = tmp_path / "home", tmp_path / "world"
-    home.mkdir()
+    home, world = new_home(tmp_path / "home"), tmp_path / "world"
     world.mkdir()
-    shutil.copy(template, home / "prefect.db")
     port = free_port()
     found = serve(folder, tmp_path / "journal.db", tmp_path / "log", "--home", str(home), "--port", str(port), PREFECT_API_URL="")
     server = running(home)
