@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import closing
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -29,21 +30,21 @@ async def serve_until_told(runbooks: Sequence[Loaded]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    journal = open_journal()
     url = get_current_settings().api.url
-    async with _client(url) as client:
-        deployments = {runbook.runbook.name: await deploy(client, runbook) for runbook in runbooks}
-        _tell(deployments, journal.place, get_current_settings().ui_url or url)
-        runner = Runner(client, journal, list(deployments.values()), child_environment(PREFECT_API_URL=url or ""))
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):  # the loops themselves try again
-            await runner.run(stop)
-    journal.close()
+    with closing(open_journal()) as journal, temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 2}):
+        async with get_client() as client:
+            await _demand_health(client, url)
+            deployments = {runbook.runbook.name: await deploy(client, runbook) for runbook in runbooks}
+            _tell(deployments, journal.place, get_current_settings().ui_url or url)
+            runner = Runner(client, journal, list(deployments.values()), child_environment(PREFECT_API_URL=url or ""))
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):  # the loops themselves try again
+                await runner.run(stop)
 
 
-def _client(url: str | None) -> PrefectClient:
-    if not url:
-        raise ConnectionError("PREFECT_API_URL is unset")
-    return get_client()
+async def _demand_health(client: PrefectClient, url: str | None) -> None:
+    trouble = await client.api_healthcheck()
+    if trouble is not None:
+        raise ConnectionError(f"Prefect does not answer at {url} ({type(trouble).__name__}); `failover run` needs no Prefect")
 
 
 async def deploy(client: PrefectClient, runbook: Loaded) -> UUID:

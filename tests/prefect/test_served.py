@@ -101,6 +101,14 @@ def test_a_gate_for_two_people_asks_again_after_the_first_and_does_not_count_the
     assert next(event for event in run.events() if isinstance(event, GateClosed)).by == ("ada", "ben")
 
 
+def test_a_second_run_on_the_same_targets_is_busy_and_says_who_holds_them(ask: Ask, at_gate: tuple[Run, Form]) -> None:
+    first, _ = at_gate
+    second = ask("gated", world=str(first.world))
+    assert second.ended() == ("FAILED", "Busy")
+    assert first.execution in second.message()
+    assert second.events() == []
+
+
 def test_a_failed_step_asks_and_a_manual_step_is_confirmed_in_forms(ask: Ask) -> None:
     run = ask("failing")
     form = run.form()
