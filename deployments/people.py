@@ -70,6 +70,8 @@ def _said(options: argparse.Namespace, state: ExecutionState) -> tuple[InboxEntr
     from flows.gates import Asked, may_answer
     from flows.journal import SaidAboutFailure, SaidAboutGate
     from flows.runs import replan
+    from runbooks.model import Approval
+    from runbooks.plan import PREFLIGHT
 
     name, choose = options.gate, getattr(options, "choose", None)
     decision = state.decisions.get(name)
@@ -81,7 +83,7 @@ def _said(options: argparse.Namespace, state: ExecutionState) -> tuple[InboxEntr
     if choose is not None:
         return None, f"nobody asks what to do about '{name}' now"
     plan = replan(state)
-    known = {**{gate.name: gate.rule for gate in plan.gates}, **{step.id: None for step in plan.steps if step.manual}}
+    known = {**{gate.name: gate.rule for gate in plan.gates}, PREFLIGHT: Approval(), **{step.id: None for step in plan.steps if step.manual}}
     if name not in known:
         return None, f"there is no gate '{name}'; there are {', '.join(known) or 'none'}"
     remark = ""

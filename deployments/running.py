@@ -34,10 +34,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     run.add_argument("--reason", default="", help="why")
     run.add_argument("--impact", metavar="TIME", help="when the outage began, as 2026-01-31T03:04:05Z; starts the RTO clock")
     run.add_argument("--approve", action="append", default=[], metavar="GATE", help="approve a gate in advance")
+    run.add_argument("--force", action="store_true", help="go on although the preflight finds problems; needs --reason")
     _common(run)
     run.set_defaults(run=run_run)
     resume = commands.add_parser("resume", help="go on with an execution that was interrupted, failed or was refused")
     resume.add_argument("execution", help="id of the execution, or its beginning")
+    resume.add_argument("--reason", default="", help="why")
+    resume.add_argument("--force", action="store_true", help="as for run: go on although the preflight finds problems")
     _common(resume)
     resume.set_defaults(run=run_resume)
 
@@ -61,10 +64,13 @@ def run_run(options: argparse.Namespace) -> int:
     if unknown:
         print(f"--approve {unknown[0]}: there is no such gate; there are {', '.join(plan.gate_by_name) or 'none'}", file=sys.stderr)
         return Exit.invalid
-    said = tuple(
+    said: tuple[InboxEntry, ...] = tuple(
         SaidAboutGate(gate=gate, answer=Answer.approve, by=options.by, reason=f"in advance: {options.reason}".rstrip(": "))
         for gate in options.approve
     )
+    if _lacks_reason(options):
+        return Exit.invalid
+    said += _forced(options)
     journal = open_journal(options.journal)
     request = Request(plan, options.by, "cli", options.reason, _impact(options.impact), said)
     return carry_out(start(journal, request, SystemClock()), journal, name=options.by, plain=options.plain)
@@ -77,9 +83,31 @@ def run_resume(options: argparse.Namespace) -> int:
     from flows.clock import SystemClock
     from flows.runs import resume
 
+    if _lacks_reason(options):
+        return Exit.invalid
     journal = open_journal(options.journal)
     engine = resume(journal, find_execution(journal, options.execution), options.by, SystemClock())
+    for entry in _forced(options):
+        journal.put(engine.execution, entry, SystemClock().now())
     return carry_out(engine, journal, name=options.by, plain=options.plain)
+
+
+def _lacks_reason(options: argparse.Namespace) -> bool:
+    if options.force and not options.reason.strip():
+        print("--force goes on although something that a step needs is not there; say why with --reason", file=sys.stderr)
+        return True
+    return False
+
+
+def _forced(options: argparse.Namespace) -> tuple[InboxEntry, ...]:
+    """`--force` is an approval of the preflight's gate, given in advance and on the record."""
+    from flows.events import Answer
+    from flows.journal import SaidAboutGate
+    from runbooks.plan import PREFLIGHT
+
+    if not options.force:
+        return ()
+    return (SaidAboutGate(gate=PREFLIGHT, answer=Answer.approve, by=options.by, reason=f"forced: {options.reason}"),)
 
 
 def _impact(text: str | None) -> datetime | None:

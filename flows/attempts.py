@@ -3,6 +3,7 @@
 What must never happen, and where it is prevented:
 - an act without its announcement in the journal: `act` is the only place that sends a first DoAct, after its Acting
 - an act behind a gate that is not approved, or on an old look: `_wants_to_act` and the attempt's `fresh`
+- a change before the preflight was read, or with problems that nobody accepted: `holds`, in the same place
 - an act after a stop, in a rollback, or in a dry run: `Turn.may_change` is asked before every one
 - a change done twice: an attempt that acted only looks until the world answers (declared resends excepted)
 """
@@ -14,9 +15,10 @@ from pydantic import BaseModel
 from flows.events import Acted, Acting, Marked, Status
 from flows.messages import DoAct, DoLook, Failure, Look
 from flows.outcomes import failed, finish, open_gate
-from flows.turn import Attempt, Phase, Turn, interval
+from flows.preflight import holds
+from flows.turn import GATE, Attempt, Phase, Turn, interval
 from runbooks.model import Mode
-from runbooks.plan import PlannedStep, change_type, is_change
+from runbooks.plan import PREFLIGHT, PlannedStep, change_type, is_change
 from tasks.contract import Seen
 
 
@@ -87,9 +89,12 @@ def _consider(turn: Turn, step: PlannedStep, look: Look) -> None:
 
 def _wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
     closed = [name for name in step.gates if not turn.state.gate(name).approved]
+    unchecked = holds(turn)
     if not turn.may_change():
         turn.set(step.id, None)  # nothing of it was done; it stays unfinished and can be resumed
-    elif closed:
+    elif unchecked and turn.state.gate(PREFLIGHT).closed is not None:
+        finish(turn, step, Status.refused, f"gate {PREFLIGHT}: what it found was not accepted", code=GATE)
+    elif closed or unchecked:
         attempt = turn.core.attempts[step.id]
         turn.change(step.id, phase=Phase.gated, paused=attempt.deadline - turn.now, fresh=False, due=None)
         for name in closed:

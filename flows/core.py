@@ -12,9 +12,10 @@ from datetime import datetime
 
 from flows.attempts import act_returned, look_failed, saw, send_look
 from flows.events import StopAsked
-from flows.messages import ActReturned, Command, Failure, Letter, Message, Saw, Stop, Tick, UndoReturned
+from flows.messages import ActReturned, Command, Failure, Letter, Looked, Message, Saw, Stop, Tick, UndoReturned
+from flows.preflight import take
 from flows.progress import end, start_ready, stop_attempts, tell_forecast
-from flows.questions import expire, judge_gates, settle_failures, take_letter
+from flows.questions import check_first, expire, judge_gates, settle_failures, take_letter
 from flows.rollback import continue_rollback, undone
 from flows.turn import Attempt, Core, Phase, Turn
 
@@ -65,12 +66,15 @@ def _take(turn: Turn, message: Message) -> None:
         case Stop():
             if not turn.stopping:
                 turn.write(StopAsked(at=turn.now, by=message.by, reason=message.reason))
+        case Looked():
+            take(turn, message)
         case Tick():
             pass
 
 
 def _advance(turn: Turn) -> None:
     """Judge, time out, start and end whatever is due; nothing here depends on which message came."""
+    check_first(turn)
     judge_gates(turn)
     expire(turn)
     settle_failures(turn)
@@ -79,6 +83,7 @@ def _advance(turn: Turn) -> None:
     elif not turn.stopping:
         while start_ready(turn):
             pass
+    check_first(turn)
     judge_gates(turn)  # a gate that was answered early opens and closes in the same turn
     for name, attempt in list(turn.core.attempts.items()):
         if not attempt.busy and attempt.due is not None and attempt.due <= turn.now:

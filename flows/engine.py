@@ -14,7 +14,7 @@ import importlib
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -29,10 +29,12 @@ from flows.messages import (
     Command,
     DoAct,
     DoLook,
+    DoPreflight,
     DoUndo,
     Failure,
     Letter,
     Look,
+    Looked,
     Message,
     Revoke,
     Saw,
@@ -41,6 +43,8 @@ from flows.messages import (
     UndoReturned,
     Write,
 )
+from flows.preflight_looks import PATIENCE, World, recorded, room
+from flows.preflight_looks import look as look_ahead
 from flows.secrets import Secrets
 from flows.state import ExecutionState, fold
 from flows.step import Work, act, as_failure, look, undo
@@ -246,6 +250,8 @@ class Engine:
                 self._workers.submit(lambda: self._mail(ActReturned, command, act(work, command.before)))
             case DoUndo():
                 self._start_undo(command)
+            case DoPreflight():
+                self._workers.submit(self._preflight)
             case Revoke():
                 work_or_none = self._work.pop((command.step, command.attempt), None)
                 if work_or_none is not None:
@@ -270,6 +276,19 @@ class Engine:
             self._warm_up()
 
         self._workers.submit(ask)
+
+    def _preflight(self) -> None:
+        """Look at what the changes will need, beside the first steps."""
+        plan, began = self._core.plan, time.monotonic()
+        world = World(
+            build=lambda step: step.action_so_far(self._look_up()),
+            clients=lambda: Clients(self._guard, PATIENCE),
+            now=self._clock.now,
+            own=lambda: room(self._journal),
+            recall=lambda: recorded(self._journal, plan, besides=self.execution),
+        )
+        checks = look_ahead(plan, world)
+        self._mailbox.put(Looked(self._clock.now(), checks, time.monotonic() - began))
 
     def _start_undo(self, command: DoUndo) -> None:
         def go() -> None:
@@ -298,6 +317,9 @@ class Engine:
         return Work(action, Clients(self._guard, timeout), fences, tuple(missing), not needs_act(self._core.plan.mode, step), self._permit)
 
     def _build(self, step: PlannedStep) -> Action[Any]:
+        return step.action(self._look_up())
+
+    def _look_up(self) -> Callable[[Reference], Any]:
         outputs = {name: record.output for name, record in self.state.steps.items() if record.output is not None}
         look_up = look_up_in(outputs, self._facts(), self._environ)
 
@@ -305,7 +327,7 @@ class Engine:
             value = look_up(reference)
             return self._secrets.learn(value) if reference.secret else value
 
-        return step.action(remember)
+        return remember
 
     def _facts(self) -> dict[str, str]:
         started = self.state.started

@@ -283,6 +283,39 @@ class Noted(Happened):
     entry: int = 0
 
 
+class Checked(BaseModel):
+    """One thing that a step will need, as found before the first change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    step: str
+    what: str
+    result: Literal["ok", "problem", "unknown"]
+    """unknown: it could not be asked, and was not recorded earlier either."""
+    found: str
+    advice: str = ""
+    as_of: datetime | None = None
+    """When it was found so, where it could not be asked now and an earlier look had recorded it."""
+
+    def __str__(self) -> str:
+        """One line for people."""
+        when = f" (as of {self.as_of:%Y-%m-%d %H:%M} UTC; it cannot be asked now)" if self.as_of else ""
+        return f"{self.step}: {self.what}: {self.found}{when}" + (f"; {self.advice}" if self.advice else "")
+
+
+class Preflighted(Happened):
+    """What the changes will need was looked at; a problem holds every change until a person lets it go on."""
+
+    kind: Literal["preflighted"] = "preflighted"
+    checks: tuple[Checked, ...]
+    seconds: float
+    """How long the looks took."""
+
+    @property
+    def problems(self) -> tuple[Checked, ...]:
+        """What would make a step fail."""
+        return tuple(one for one in self.checks if one.result == "problem")
+
+
 class Interrupted(Happened):
     """A process stopped in good order; the execution can be resumed."""
 
@@ -301,7 +334,7 @@ class ExecutionFinished(Happened):
 Event = (
     ExecutionStarted | Resumed | LeaseTaken | StepStarted | GateOpened | ApprovalGiven | GateClosed | Acting | Acted
     | StepFinished | StepAgain | DecisionOpened | DecisionClosed | Marked | Forecasted | StopAsked | RollbackStarted
-    | Undoing | Noted | Interrupted | ExecutionFinished
+    | Undoing | Noted | Preflighted | Interrupted | ExecutionFinished
 )  # fmt: skip
 ANY_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 

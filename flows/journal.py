@@ -167,6 +167,10 @@ class Journal(Protocol):
         """Where it is, for people; without secrets."""
         ...
 
+    def free_bytes(self) -> int | None:
+        """Room that is left where it writes; None where that cannot be told."""
+        ...
+
     def append(self, execution: str, after: int, events: Sequence[Event], lease: Holder | None = None) -> int:
         """Append events behind row number `after`; give the new last number.
 

@@ -81,6 +81,10 @@ class PostgresJournal:
         """The address, without its password."""
         return self._line.place
 
+    def free_bytes(self) -> int | None:
+        """Not known: SQL does not tell what is left on the server's disk."""
+        return None
+
     def close(self) -> None:
         """Close the connection."""
         self._line.close()

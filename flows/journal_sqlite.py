@@ -7,6 +7,7 @@ gone. BEGIN IMMEDIATE: read-then-append under a deferred transaction fails with 
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -88,6 +89,13 @@ class SqliteJournal:
     def place(self) -> str:
         """The file's path."""
         return str(self._path)
+
+    def free_bytes(self) -> int | None:
+        """Room left on the file's disk for whoever runs this."""
+        try:
+            return shutil.disk_usage(self._path.parent).free
+        except OSError:
+            return None
 
     def close(self) -> None:
         """Close the file."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flows.events import Event
+from flows.events import Checked, Event
 from flows.journal import Received
 from tasks.contract import Mark, Seen, Steady
 
@@ -87,13 +87,22 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Looked:
+    """The preflight came back."""
+
+    at: datetime
+    checks: tuple[Checked, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time went on."""
 
     at: datetime
 
 
-Message = Saw | ActReturned | UndoReturned | Letter | Stop | Tick
+Message = Saw | ActReturned | UndoReturned | Letter | Stop | Looked | Tick
 
 
 @dataclass(frozen=True)
@@ -140,4 +149,9 @@ class Revoke:
     reason: str
 
 
-Command = Write | DoLook | DoAct | DoUndo | Revoke
+@dataclass(frozen=True)
+class DoPreflight:
+    """Look, within 5 s in all, at what the changes will need."""
+
+
+Command = Write | DoLook | DoAct | DoUndo | Revoke | DoPreflight

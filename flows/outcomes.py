@@ -69,11 +69,12 @@ def _evidence(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) 
         if known.status is Status.done and not is_change(turn.plan.by_id[name]) and known.detail:
             lines.append(f"{name}: {known.detail}")
     if turn.plan.mode is not Mode.dry_run and turn.state.clock_start is not None:
-        lines.append(_time_left(turn, gate, turn.state.clock_start))
+        lines.append(time_left(turn, gate, turn.state.clock_start))
     return tuple(lines)
 
 
-def _time_left(turn: Turn, gate: GateRule, impact: datetime) -> str:
+def time_left(turn: Turn, gate: GateRule, impact: datetime) -> str:
+    """What waiting costs: time since the impact, what is left of the RTO, until when an answer keeps it."""
     left = recovery_deadline(turn.state, turn.plan) - turn.now
     rto = f"{show_seconds(left)} of the RTO left" if left > timedelta(0) else f"the RTO passed {show_seconds(-left)} ago"
     ready = forecast(turn.plan, turn.state, turn.now).recovery

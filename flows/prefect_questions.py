@@ -18,7 +18,7 @@ from flows.events import Answer, ApprovalGiven, Choice, DecisionOpened, GateOpen
 from flows.gates import Asked, may_answer
 from flows.journal import InboxEntry, SaidAboutFailure, SaidAboutGate
 from flows.prefect_picture import Shown
-from flows.rules import manual_gate
+from flows.rules import gate_rule
 from flows.state import ExecutionState
 from runbooks.model import Approval
 from runbooks.plan import Plan
@@ -106,8 +106,8 @@ def closing(question: Question, state: ExecutionState) -> Shown:
 
 
 def _about_gate(plan: Plan, state: ExecutionState, opened: GateOpened, execution: str) -> Question:
-    known = plan.gate_by_name.get(opened.gate)
-    rule = (known or manual_gate(plan.by_id[opened.gate])).rule
+    gate = gate_rule(plan, opened.gate)
+    rule = gate.rule
     silence = "it proceeds" if rule.on_timeout == "proceed" else "nothing is done"
     lines = [f"**{opened.question}**", ""]
     lines += [f"- {one}" for one in opened.evidence]
@@ -123,7 +123,7 @@ def _about_gate(plan: Plan, state: ExecutionState, opened: GateOpened, execution
     lines += ["", _times(plan, state, opened.deadline, silence), _command(execution, opened.gate)]
     options = tuple(_MANUAL if opened.manual else _GATE)
     kind: Literal["gate", "manual"] = "manual" if opened.manual else "gate"
-    after = plan.by_id[known.step if known else opened.gate].after
+    after = plan.by_id[gate.step].after
     return Question(kind, opened.gate, opened.at, opened.deadline, options, "\n".join(lines), after)
 
 

@@ -101,6 +101,8 @@ def end(turn: Turn) -> None:
     open_questions = any(record.waiting for record in turn.state.gates.values()) or any(
         record.closed is None for record in turn.state.decisions.values()
     )
+    if turn.plan.mode is Mode.dry_run and turn.core.checking and turn.state.preflight is None and not turn.stopping:
+        return  # what it finds is what a dry run is for
     if turn.core.attempts or turn.core.undoing is not None or (open_questions and not turn.stopping):
         return
     if turn.stopping and turn.state.stop is not None and not _all_finished(turn):

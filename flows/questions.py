@@ -19,11 +19,13 @@ from flows.events import (
 from flows.journal import SaidAboutFailure, SaidAboutGate, SaidNote, SaidStop
 from flows.messages import Letter
 from flows.outcomes import failed, finish, last_words
+from flows.preflight import begin, holds
+from flows.preflight import open_gate as open_problems
 from flows.rollback import roll_back
 from flows.state import StepRecord
-from flows.turn import DECISION_TIMEOUT, GATE, Phase, Turn
+from flows.turn import DECISION_TIMEOUT, GATE, Attempt, Phase, Turn
 from runbooks.model import Mode
-from runbooks.plan import PlannedStep
+from runbooks.plan import PREFLIGHT, PlannedStep
 
 
 def take_letter(turn: Turn, letter: Letter) -> None:
@@ -32,7 +34,7 @@ def take_letter(turn: Turn, letter: Letter) -> None:
     if number <= turn.state.adopted:
         return
     match said:
-        case SaidAboutGate() if said.gate in turn.plan.gate_by_name or said.gate in turn.plan.by_id:
+        case SaidAboutGate() if said.gate in {PREFLIGHT, *turn.plan.gate_by_name, *turn.plan.by_id}:
             turn.write(
                 ApprovalGiven(at=turn.now, gate=said.gate, answer=said.answer, by=said.by, how=said.how,
                               reason=said.reason, given_at=letter.received.at, entry=number)
@@ -82,13 +84,34 @@ def _gate_closed(turn: Turn, name: str, approved: bool, reason: str, by: tuple[s
             continue
         if not approved:
             finish(turn, turn.plan.by_id[step], Status.refused, f"gate {name}: {reason}", code=GATE)
-        elif all(turn.state.gate(other).approved for other in turn.plan.by_id[step].gates):
-            left = attempt.paused if attempt.paused is not None else turn.plan.by_id[step].timeout
-            attempt = turn.change(step, phase=Phase.looking, paused=None, deadline=turn.now + left)
-            if attempt.seen is not None and attempt.seen.at == turn.now and attempt.last is not None:
-                act(turn, turn.plan.by_id[step], attempt.last)  # answered before it was asked: no time has passed
-            else:
-                send_look(turn, step, fresh=True)  # minutes may have passed at the gate
+        else:
+            _go_on(turn, step, attempt)
+
+
+def check_first(turn: Turn) -> None:
+    """Ask for the preflight, put its problems to people, and let go on what waited for it alone. A level."""
+    begin(turn)
+    if turn.state.preflight is None:
+        return
+    waiting = [(name, one) for name, one in turn.core.attempts.items() if one.phase is Phase.gated]
+    if waiting and holds(turn) and not turn.stopping:
+        open_problems(turn)
+    elif turn.core.checks:
+        for name, attempt in waiting:
+            _go_on(turn, name, attempt)
+
+
+def _go_on(turn: Turn, step: str, attempt: Attempt) -> None:
+    """Let a step that waited act, when nothing else holds it; on a fresh look, since minutes may have passed."""
+    planned = turn.plan.by_id[step]
+    if holds(turn) or not all(turn.state.gate(other).approved for other in planned.gates):
+        return
+    left = attempt.paused if attempt.paused is not None else planned.timeout
+    attempt = turn.change(step, phase=Phase.looking, paused=None, deadline=turn.now + left)
+    if attempt.seen is not None and attempt.seen.at == turn.now and attempt.last is not None and turn.may_change():
+        act(turn, planned, attempt.last)  # answered before it was asked: no time has passed
+    else:
+        send_look(turn, step, fresh=True)
 
 
 def expire(turn: Turn) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from flows.events import Status, Verdict
 from flows.state import ExecutionState
 from runbooks.model import Approval, Mode
-from runbooks.plan import Condition, GateRule, Plan, PlannedStep, change_type, is_change
+from runbooks.plan import PREFLIGHT, Condition, GateRule, Plan, PlannedStep, change_type, is_change
 from runbooks.references import Reference
 
 
@@ -32,6 +32,26 @@ def manual_gate(step: PlannedStep) -> GateRule:
     """The question of a manual step: it is a gate of the step's own name, and saying yes means 'I did it'."""
     rule = Approval(title=step.manual, timeout=step.timeout)
     return GateRule(name=step.id, step=step.id, covers=(), rule=rule)
+
+
+def changes(plan: Plan) -> tuple[PlannedStep, ...]:
+    """The steps that this run will carry out and that change something; in a dry run those that a live one would."""
+    left_out = {"simulate", "skip"} if plan.mode is Mode.drill else set()
+    return tuple(step for step in plan.steps if is_change(step) and step.drill not in left_out)
+
+
+def preflight_gate(plan: Plan) -> GateRule:
+    """The engine's own gate over every change, for when the preflight found problems."""
+    covers = tuple(step.id for step in changes(plan))
+    title = "Preflight found problems. Go on all the same?"
+    return GateRule(PREFLIGHT, covers[0], covers, Approval(title=title))
+
+
+def gate_rule(plan: Plan, name: str) -> GateRule:
+    """A gate of the plan, the preflight's, or the question of a manual step; raises KeyError for anything else."""
+    if name == PREFLIGHT:
+        return preflight_gate(plan)
+    return plan.gate_by_name.get(name) or manual_gate(plan.by_id[name])
 
 
 def rollback_order(plan: Plan, state: ExecutionState) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -99,7 +99,7 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
     number = journal.append(execution, 0, events)
     for said in request.said:
         journal.put(execution, said, now)
-    opened = Opened(execution, Core(plan, fold(events)), number, holder, tokens, leased)
+    opened = Opened(execution, Core(plan, fold(events), checks=True), number, holder, tokens, leased)
     return Engine(opened, journal, clock, environ=environ)
 
 
@@ -135,7 +135,7 @@ def resume(
     if tokens:
         events.append(LeaseTaken(at=now, targets=dict(tokens)))
     number = journal.append(execution, rows[-1][0], events)
-    opened = Opened(execution, Core(plan, fold(events, state)), number, holder, tokens, leased)
+    opened = Opened(execution, Core(plan, fold(events, state), checks=True), number, holder, tokens, leased)
     return Engine(opened, journal, clock, environ=environ)
 
 

@@ -21,6 +21,7 @@ from flows.events import (
     GateOpened,
     Interrupted,
     Marked,
+    Preflighted,
     Resumed,
     RollbackStarted,
     Status,
@@ -31,6 +32,7 @@ from flows.events import (
     Undoing,
     Verdict,
 )
+from runbooks.plan import PREFLIGHT
 from tasks.contract import Mark
 
 
@@ -109,6 +111,8 @@ class ExecutionState:
     decisions: Mapping[str, DecisionRecord] = field(default_factory=dict)
     marks: Mapping[Mark, datetime] = field(default_factory=dict)
     forecasts: tuple[Forecasted, ...] = ()
+    preflight: Preflighted | None = None
+    """Of the process that runs it now: a resume looks again."""
     stop: StopAsked | None = None
     rollback: RollbackStarted | None = None
     interrupted: Interrupted | None = None
@@ -171,6 +175,8 @@ def apply(state: ExecutionState, event: Event) -> ExecutionState:
             return state if event.mark in state.marks else replace(state, marks={**state.marks, event.mark: event.when})
         case Forecasted():
             return replace(state, forecasts=(*state.forecasts, event))
+        case Preflighted():
+            return replace(state, preflight=event)
         case StopAsked():
             return replace(state, stop=event)
         case RollbackStarted():
@@ -231,10 +237,13 @@ def _resumed(state: ExecutionState, event: Resumed) -> ExecutionState:
         steps[name] = replace(state.step(name), status=None, finished=None, accepted=False)
     gates = {}
     for name, record in state.gates.items():
+        if name == PREFLIGHT:  # what was accepted is not what the next look may find
+            continue
         answers = record.answers if record.closed is None else ()
         gates[name] = record if record.approved else replace(record, opened=None, closed=None, answers=answers)
     decisions = {name: record for name, record in state.decisions.items() if record.closed is not None}
     decisions = {name: record for name, record in decisions.items() if name not in event.again}
     return replace(
-        state, steps=steps, gates=gates, decisions=decisions, stop=None, interrupted=None, finished=None
+        state, steps=steps, gates=gates, decisions=decisions, stop=None, interrupted=None, finished=None,
+        preflight=None,
     )

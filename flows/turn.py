@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.events import Event
 from flows.messages import Command, Failure, Look, Write
-from flows.rules import manual_gate
+from flows.rules import gate_rule
 from flows.state import ExecutionState, apply
 from runbooks.model import Mode
 from runbooks.plan import GateRule, Plan, PlannedStep
@@ -66,6 +66,10 @@ class Core:
     state: ExecutionState
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
     undoing: str | None = None
+    checks: bool = False
+    """Whether a preflight must come before the first change."""
+    checking: bool = False
+    """The preflight was asked for in this process."""
     ended: bool = False
     """Nothing more will happen in this process."""
 
@@ -105,9 +109,8 @@ class Turn:
         return attempt
 
     def rule(self, gate: str) -> GateRule:
-        """A gate of the plan, or the question of a manual step."""
-        known = self.plan.gate_by_name.get(gate)
-        return known if known is not None else manual_gate(self.plan.by_id[gate])
+        """A gate of the plan, the preflight's, or the question of a manual step."""
+        return gate_rule(self.plan, gate)
 
     @property
     def stopping(self) -> bool:

@@ -124,6 +124,10 @@ def line(event: Event) -> str | None:
             return f"start {event.runbook} ({event.mode.value}) for {event.service}, rto {show_seconds(timedelta(seconds=event.rto))}"
         case e.Resumed():
             return f"resumed by {event.by} on {event.host}"
+        case e.Preflighted():
+            lines = "".join(f"\n    {one.result.upper()} {one}" for one in event.checks if one.result != "ok")
+            fine = sum(one.result == "ok" for one in event.checks)
+            return f"preflight: {fine} of {len(event.checks)} things that the changes need are there{lines}"
         case e.StepStarted():
             again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
             return f"{event.step}: starts{again}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runbooks.drafts import Board, Draft
 from runbooks.paths import Path
-from runbooks.plan import GateRule
+from runbooks.plan import PREFLIGHT, GateRule
 
 
 def check_gates(board: Board) -> tuple[GateRule, ...]:
@@ -16,6 +16,9 @@ def check_gates(board: Board) -> tuple[GateRule, ...]:
             continue
         path: Path = (*draft.path, "gate")
         name = rule.name or draft.id
+        if name == PREFLIGHT:
+            board.add((*path, "name"), f"'{PREFLIGHT}' is the engine's own gate; give this one another name")
+            continue
         if name in gates:
             board.add(
                 (*path, "name"), f"gate '{name}' stands on step '{gates[name].step}' already; give it another name"

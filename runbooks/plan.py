@@ -20,6 +20,9 @@ from runbooks.problems import Place, Problem, RunbookError
 from runbooks.references import Reference, replace
 from tasks.contract import Action, ActionType, Change, Kind, kind_of
 
+PREFLIGHT = "preflight"
+"""The engine's own gate, which opens when a look before the first change found problems; no runbook may use the name."""
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -66,6 +69,24 @@ class PlannedStep:
     drill: Literal["run", "simulate", "skip"]
     fenced_by: tuple[str, ...]
     """For a step that makes a writer: the fences before it, which must hold right before it acts."""
+
+    def action_so_far(self, look_up: Callable[[Reference], Any]) -> Action[Any] | None:
+        """Build the action without the optional inputs that cannot be looked up yet; None when that is not possible."""
+        if self.action_type is None:
+            return None
+        known: dict[str, Any] = {}
+        for name, value in self.arguments.items():
+            try:
+                known[name] = replace(value, look_up)
+            except LookupError:
+                if self.action_type.model_fields[name].is_required():
+                    return None
+        if len(known) == len(self.arguments):
+            return self.action(look_up)
+        try:
+            return self.action_type.model_validate(known)
+        except ValidationError:
+            return None
 
     def action(self, look_up: Callable[[Reference], Any]) -> Action[Any]:
         """Build the action with every reference looked up; raises RunbookError when a value does not fit."""

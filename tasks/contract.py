@@ -32,6 +32,7 @@ __all__ = [
     "Change",
     "Duration",
     "Mark",
+    "Need",
     "Plane",
     "Probe",
     "Revoked",
@@ -109,6 +110,21 @@ class Steady:
     lasting: timedelta = timedelta(0)
 
 
+class Need(Frozen):
+    """One thing that a step will need, looked at before the first change."""
+
+    what: str
+    """In words that stay the same from look to look: 'max size of checkout-west'."""
+    found: str
+    """What is so: '6, wanted 3'."""
+    problem: bool = False
+    """Whether the step could not succeed as things are."""
+    advice: str = ""
+    """What to do about a problem, or what is worth knowing although it is none."""
+    clock: datetime | None = None
+    """What the other side's clock said; the engine compares it with its own."""
+
+
 StateT = TypeVar("StateT", bound=BaseModel)
 
 
@@ -173,6 +189,14 @@ class Action(Frozen, ABC, Generic[StateT]):
         """Pure: the commands (aws, psql, curl …) with which a person does the same without us; no secrets.
 
         The last ones tell whether it worked. Empty where there is nothing that a command could do.
+        """
+        return ()
+
+    def preflight(self, clients: Clients) -> tuple[Need, ...]:
+        """Look, without leaving anything behind, at what this step will need later: rights, limits, records, roles.
+
+        Called once, before the first change, within 5 s for all steps together. Raises ActionFailed where it could not
+        ask: that is told apart from a problem. Inputs that only earlier steps will tell are unset.
         """
         return ()
 

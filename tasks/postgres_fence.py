@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tasks.clients import Clients
-from tasks.contract import Change, Duration, Frozen, Plane, Seen
+from tasks.contract import Change, Duration, Frozen, Need, Plane, Seen
 from tasks.postgres_server import Server
 
 HostState = Literal["running", "frozen", "stopping", "stopped", "rejecting"]
@@ -149,6 +149,22 @@ class Fence(Change[Fencing]):
         from tasks.fence_methods import look
 
         return look(self, clients)
+
+    def preflight(self, clients: Clients) -> tuple[Need, ...]:
+        """Whether the one who stops the node answers, or for sql the node itself; nothing is stopped."""
+        import shutil
+
+        state = self.observe(clients)
+        refused = self.refuse(state)
+        how = {"control": "its provider", "command": f"'{self._stop_command}'", "sql": "the node itself"}[self.method.kind]
+        needs = [Need(what=f"fence of {self.node.name} by {how}", found=state.evidence, problem=refused is not None, advice=refused or "")]
+        if self.method.command is not None:
+            found = shutil.which(self._stop_command)
+            needs.append(
+                Need(what=f"command '{self._stop_command}'", found=found or "not there", problem=found is None,
+                     advice="" if found else "install it where runs are started")
+            )  # fmt: skip
+        return tuple(needs)
 
     def done(self, state: Fencing) -> bool:
         """The fence holds, survives a restart, and nothing contradicts it."""

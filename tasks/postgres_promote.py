@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import AwareDatetime, Field, model_validator
 
 from tasks.clients import Clients
-from tasks.contract import Change, Duration, Frozen, Plane, Seen
+from tasks.contract import Change, Duration, Frozen, Need, Plane, Seen
 from tasks.postgres_server import Heartbeat, Server
 
 RESEND = timedelta(milliseconds=50)  # a promote within 20 ms of losing the stream may sleep 5 s; sent again it does not
@@ -106,6 +106,12 @@ class Promote(Change[Promotion]):
         from tasks.postgres_facts import promotion
 
         return promotion(self.standby, self.heartbeat, self.acknowledged_until, clients)
+
+    def preflight(self, clients: Clients) -> tuple[Need, ...]:
+        """The candidate's role, replay and clock, and the rights of ours."""
+        from tasks.postgres_preflight import needs
+
+        return needs(self, clients)
 
     def fold(self, earlier: Seen[Promotion] | None, now: Seen[Promotion]) -> Promotion:
         """Keep what only a standby can tell: its timeline, positions, heartbeat and inherited settings."""

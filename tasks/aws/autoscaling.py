@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from tasks.clients import Clients
-from tasks.contract import Change, Frozen, Plane
+from tasks.contract import Change, Frozen, Need, Plane
 from tasks.errors import ActionFailed
 
 
@@ -77,6 +77,24 @@ class Scale(Change[Fleet]):
                 f"there is no Auto Scaling group '{self.group}' in {self.region}", attempted="DescribeAutoScalingGroups"
             )
         return _fleet(answer["AutoScalingGroups"][0])
+
+    def preflight(self, clients: Clients) -> tuple[Need, ...]:
+        """The group's limits and processes, and the right to change it."""
+        from tasks.aws.permissions import rights
+
+        fleet = self.observe(clients)
+        room, launches = fleet.max_size >= self.desired, fleet.launches
+        return (
+            Need(
+                what=f"max size of '{self.group}'", found=f"{fleet.max_size}, wanted {self.desired}", problem=not room,
+                advice="" if room else "raise the group's MaxSize",
+            ),
+            Need(
+                what=f"process Launch of '{self.group}'", found="runs" if launches else "suspended",
+                problem=not launches, advice="" if launches else "resume it",
+            ),
+            rights(("autoscaling:SetDesiredCapacity",), self.region, self.endpoint, clients),
+        )  # fmt: skip
 
     def done(self, state: Fleet) -> bool:
         """As many as wanted are in service."""

@@ -11,11 +11,14 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tasks.clients import Clients
-from tasks.contract import Change, Duration, Frozen, Plane, Seen
+from tasks.contract import Change, Duration, Frozen, Need, Plane, Seen
 
 _HOST = re.compile(
     r"(?=.{1,254}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?"
 )
+
+
+LONG_TTL = timedelta(seconds=60)  # what resolvers may add to every failover; above, it is worth saying beforehand
 
 
 class Answer(Frozen):
@@ -139,6 +142,23 @@ class PointDns(Change[Record]):
         from tasks.aws.route53_calls import look
 
         return look(self, clients)
+
+    def preflight(self, clients: Clients) -> tuple[Need, ...]:
+        """The zone, the record and its time to live, and the right to change it."""
+        from tasks.aws.permissions import rights
+
+        record = self.observe(clients)
+        ttl = f", kept by resolvers for {record.ttl.total_seconds():g} s" if record.ttl is not None else ""
+        slow = record.ttl is not None and record.ttl > LONG_TTL
+        advice = f"resolvers keep the old answer that long; lower it to {LONG_TTL.total_seconds():g} s or less" if slow else ""
+        refused = self.refuse(record)
+        return (
+            Need(
+                what=f"record {record.record} {record.type}", found=f"says {_show(record.values)}{ttl}",
+                problem=refused is not None, advice=refused or advice,
+            ),
+            rights(("route53:ChangeResourceRecordSets",), self.region, self.endpoint, clients),
+        )  # fmt: skip
 
     def done(self, state: Record) -> bool:
         """The record says so, Route 53 is in sync, and every name server agrees."""

@@ -12,17 +12,19 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, Field
 
 from flows.core import Core, next_due, react
-from flows.events import Event, ExecutionStarted
+from flows.events import Checked, Event, ExecutionStarted
 from flows.journal import InboxEntry, Received
 from flows.messages import (
     ActReturned,
     Command,
     DoAct,
     DoLook,
+    DoPreflight,
     DoUndo,
     Failure,
     Letter,
     Look,
+    Looked,
     Message,
     Revoke,
     Saw,
@@ -221,13 +223,15 @@ class Simulation:
     crash: Callable[[str, int], bool] = lambda _what, _count: False
     lost_calls: int = 0
     points: int = 0
+    checks: tuple[Checked, ...] | None = None
+    """What a preflight finds, 100 ms after it was asked for; None: there is none."""
 
     def run(self, limit: timedelta = timedelta(hours=2)) -> ExecutionState:
         """Run to the end; raises Crash where told, AssertionError when it does not end."""
         WORLD[0] = self.world
         if not self.journal:
             self.journal.append(started(self.plan, self.world.now))
-        core = Core(self.plan, fold(self.journal))
+        core = Core(self.plan, fold(self.journal), checks=self.checks is not None)
         queue: list[tuple[datetime, int, Message]] = []
         order = itertools.count()
         for number, (at, said) in enumerate(self.letters, start=1):
@@ -279,6 +283,9 @@ class Simulation:
                 failure = undo(self._work(core, command.step), command.before)
                 self._point(f"after undo {command.step}")
                 return UndoReturned(later, command.step, failure)
+            case DoPreflight():
+                self._point("in the preflight")
+                return Looked(self.world.now + timedelta(milliseconds=100), self.checks or (), 0.1)
             case Revoke():
                 pass
         return None

@@ -36,7 +36,7 @@ FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found | None], seconds: float = 20.0) -> Found:
+def eventually(look: Callable[[], Found | None], seconds: float = 60.0) -> Found:
     """What `look` gives as soon as it gives something."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
@@ -201,6 +201,22 @@ class Serve:
         return self.log.read_text(errors="replace")
 
 
+@contextmanager
+def serving(folder: Path, journal: Path, log: Path, *more: str, **environment: str) -> Iterator[Serve]:
+    """A `failover serve` that ends with the test, also when that fails."""
+    found = serve(folder, journal, log, *more, **environment)
+    try:
+        yield found
+    finally:
+        if found.process.poll() is None:
+            found.process.terminate()
+            try:
+                found.process.wait(60)
+            except subprocess.TimeoutExpired:
+                found.process.kill()
+                found.process.wait()
+
+
 def serve(folder: Path, journal: Path, log: Path, *more: str, **environment: str) -> Serve:
     """Start `failover serve` and wait until it serves, in a folder whose modules are called as ours are."""
     for name in ("tasks", "flows", "runbooks"):
@@ -266,9 +282,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def served(prefect: Prefect, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     place = tmp_path_factory.mktemp("serve")
-    found = serve(folder, place / "journal" / "journal.db", place / "log", PREFECT_API_URL=prefect.server.api)
-    yield found
-    assert found.stop() == 2, found.said()  # one runbook is broken, and that was told at the start
+    with serving(folder, place / "journal" / "journal.db", place / "log", PREFECT_API_URL=prefect.server.api) as found:
+        yield found
+        assert found.stop() == 2, found.said()  # one runbook is broken, and that was told at the start
 
 
 @pytest.fixture
