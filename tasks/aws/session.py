@@ -73,11 +73,12 @@ class Checked:
 
         def checked(**parameters: Any) -> Any:
             from botocore.exceptions import BotoCoreError, ClientError
+            from botocore.parsers import ResponseParserError
 
             self._check()
             try:
                 return call(**parameters)
-            except (ClientError, BotoCoreError) as error:
+            except (ClientError, BotoCoreError, ResponseParserError) as error:
                 raise failed(error, operation, parameters) from error
 
         return checked

@@ -25,7 +25,7 @@ def run_arguments(scene: Scene, *more: str) -> list[str]:
 
 
 def recovered_facts(scene: Scene, fault: datetime):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while scene.lab.traffic_report(fault).first_ack_by_new_primary is None:
         assert time.monotonic() < end, "no order was acknowledged by the new primary"
         time.sleep(0.2)
