@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tasks.clients import Clients
 from tasks.contract import Change, Duration, Frozen, Plane, Seen
+from tasks.dns_questions import NameServers
 
 _HOST = re.compile(
     r"(?=.{1,254}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?"
@@ -75,7 +76,7 @@ class PointDns(Change[Record]):
     ttl: Duration | None = Field(
         None, description="For how long resolvers may keep it; unset: as it is now, 60s if new."
     )
-    name_servers: tuple[str, ...] = Field(
+    name_servers: NameServers = Field(
         (), description="Name servers to ask until they agree, 'host:port'.", examples=[["127.0.0.1:5300"]]
     )
     region: str = Field("us-east-1", description="Region whose endpoint is called; Route 53 has one for all.")
@@ -94,14 +95,6 @@ class PointDns(Change[Record]):
     def _whole_seconds(cls, value: timedelta | None) -> timedelta | None:
         if value is not None and value % timedelta(seconds=1):
             raise ValueError("a ttl is in whole seconds")
-        return value
-
-    @field_validator("name_servers")
-    @classmethod
-    def _servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for server in value:
-            if not re.fullmatch(r"[^:\s]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5}", server):
-                raise ValueError(f"'{server}' is no name server; write host:port, such as 127.0.0.1:5300")
         return value
 
     @model_validator(mode="after")
