@@ -208,6 +208,11 @@ class Change(Action[StateT]):
     """It makes a second writer possible: no act of it without a fence, looked at again right before."""
     resend: ClassVar[timedelta | None] = None
     """Repeat `act` this often while it is neither done nor underway; None: act once an attempt."""
+    phased: ClassVar[bool] = False
+    """It takes several acts: while it is neither done nor underway after one, the next follows, announced like the first.
+
+    What `fold` gathered outlives a crash in the last announced `before`, so `fold` must tell what is too old to count.
+    """
 
     @property
     @abstractmethod

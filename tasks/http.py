@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import ClassVar, Literal
@@ -15,6 +16,13 @@ from tasks.dns_questions import NameServers
 from tasks.signals import Statuses, check_statuses
 
 READING = ("GET", "HEAD", "OPTIONS")
+
+
+def percentile(values: list[float], share: float) -> float | None:
+    """Give the smallest value that `share` of the values do not exceed (nearest rank)."""
+    if not values:
+        return None
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 class Expect(Frozen):
