@@ -169,6 +169,11 @@ class Action(Frozen, ABC, Generic[StateT]):
         """How long `done` must hold before the step is believed."""
         return Steady()
 
+    @property
+    def least(self) -> timedelta:
+        """Pure: it cannot be done sooner than this (phases that are held); the plan refuses a shorter timeout."""
+        return timedelta(0)
+
     def by_hand(self) -> tuple[str, ...]:
         """Pure: the commands (aws, psql, curl …) with which a person does the same without us; no secrets.
 

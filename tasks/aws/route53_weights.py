@@ -33,7 +33,7 @@ class ShiftWeights(RecordChange[Shift]):
     Two weighted record sets of one name, `old` and `new`, whose weights add up to 100. At every phase real requests go
     straight to the new side; the next phase comes when it has kept the limits for `soak`, the one before when it has
     not. Nobody is moved before the new side has kept them once. A simple record that says what `old` says becomes the
-    pair in the first change. The step's timeout must have room for all phases. Undo: the former record sets, at once.
+    pair in the first change. Undo: the former record sets, at once.
     Source: Route 53 API, ChangeResourceRecordSets and GetChange; Route 53 developer guide, weighted routing.
     """
 
@@ -103,6 +103,11 @@ class ShiftWeights(RecordChange[Shift]):
         if self.then == "simple" and self.phases[-1] != WHOLE:
             raise ValueError(f"a simple record sends everyone to the new side; end the phases with {WHOLE}")
         return self
+
+    @property
+    def least(self) -> timedelta:
+        """Every phase is held for `soak`."""
+        return self.soak * len(self.phases)
 
     def observe(self, clients: Clients) -> Shift:
         """Read the record sets, ask for our change and the name servers, and send the requests to the new side."""
