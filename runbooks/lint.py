@@ -102,17 +102,17 @@ def _waiting(gate: GateRule, mode: Mode) -> tuple[str, timedelta]:
     return f"gate {gate.name}", wait
 
 
-def check_least(draft: Draft, arguments: Arguments, board: Board) -> None:
+def check_shortest(draft: Draft, arguments: Arguments, board: Board) -> None:
     """A step needs a timeout within which it can be done."""
     try:
-        least = build(arguments).least
+        shortest = build(arguments).shortest
     except Exception:  # noqa: BLE001 - what is wrong with its inputs is said by check_arguments
         return
-    if least > draft.timeout:
+    if shortest > draft.timeout:
         name = "timeout" if draft.step.timeout is not None else "budget" if draft.step.budget is not None else None
         board.add(
             (*draft.path, name) if name else (*draft.path, "uses"),
-            f"{draft.step.uses} takes {format_duration(least)} at least with these inputs, and gives up after "
+            f"{draft.step.uses} takes {format_duration(shortest)} at least with these inputs, and gives up after "
             f"{format_duration(draft.timeout)}; give it a longer `timeout`, with room for going back",
         )
 

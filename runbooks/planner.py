@@ -169,7 +169,7 @@ def _check_steps(loaded: Loaded, board: Board, values: Values) -> None:
         if one.action is not None:
             arguments = Arguments(one.action, one.step.with_, one.filled, (*one.path, "with"))
             check_arguments(arguments, source, values)
-            lint.check_least(one, arguments, board)
+            lint.check_shortest(one, arguments, board)
 
 
 def _check_subject(subject: Reference, one: Draft, board: Board) -> None:

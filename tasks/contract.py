@@ -170,7 +170,7 @@ class Action(Frozen, ABC, Generic[StateT]):
         return Steady()
 
     @property
-    def least(self) -> timedelta:
+    def shortest(self) -> timedelta:
         """Pure: it cannot be done sooner than this (phases that are held); the plan refuses a shorter timeout."""
         return timedelta(0)
 

@@ -105,7 +105,7 @@ class ShiftWeights(RecordChange[Shift]):
         return self
 
     @property
-    def least(self) -> timedelta:
+    def shortest(self) -> timedelta:
         """Every phase is held for `soak`."""
         return self.soak * len(self.phases)
 
