@@ -74,9 +74,13 @@ def test_a_crash_at_every_point_skips_no_phase_and_does_none_twice(pause: timede
     reference.run()
     for point in range(1, reference.points + 1):
         there = world()
-        assert crashed(shift_plan(), there, point, pause).run(limit=LONG).verdict is Verdict.recovered, point
+        again = crashed(shift_plan(), there, point, pause)
+        resumed = there.now
+        assert again.run(limit=LONG).verdict is Verdict.recovered, point
         assert moves(there) == FORWARD, point
         check_soaks(there)
+        later = [when for when, before, _ in customers(there).moves if when >= resumed and before]
+        assert pause < LONG or not later or later[0] - resumed >= SOAK, "nobody watched, so what held does not count"
 
 
 def test_two_crashes_at_any_two_points_skip_no_phase_and_do_none_twice() -> None:
