@@ -50,9 +50,9 @@ def given_inputs(options: argparse.Namespace) -> dict[str, str]:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    """Check files; every problem on a line of its own."""
+    """Check files over all modes; every problem and every warning on a line of its own."""
     from runbooks.loader import load
-    from runbooks.planner import check
+    from runbooks.planner import examine
     from runbooks.problems import RunbookError
     from runbooks.shipped import find
 
@@ -68,14 +68,18 @@ def run_check(options: argparse.Namespace) -> int:
     for path in files:
         try:
             loaded = load(path)
-            notes = check(loaded)
         except RunbookError as error:
             wrong += 1
             print(error)
             continue
-        for note in notes:
+        found = examine(loaded)
+        for problem in found.problems:
+            print(problem)
+        for note in found.warnings:
             print(f"{note} (warning)")
-        print(f"{path}: ok, {len(loaded.runbook.steps)} steps")
+        wrong += bool(found.problems)
+        if not found.problems:
+            print(f"{path}: ok, {len(loaded.runbook.steps)} steps")
     return 2 if wrong else 0
 
 

@@ -38,6 +38,7 @@ def action_lines(action: ActionType) -> list[str]:
         facts += ["is a fence"] if action.fences else []
         facts += ["makes a writer: needs a fence before it"] if action.makes_writer else []
         facts += ["point of no return"] if action.point_of_no_return else []
+        facts += ["acts in phases"] if action.phased else []
     lines += ["; ".join(facts) + ".", "", "Inputs:", ""]
     lines += list(_fields(action, required_shown=True))
     lines += ["", "Output (`${steps.ID.FIELD}`):", "", *_fields(action.state_type(), required_shown=False), ""]

@@ -5,12 +5,16 @@ What must never happen, and where it is prevented:
 - an act behind a gate that is not approved, or on an old look: `_wants_to_act` and the attempt's `fresh`
 - a change before the preflight was read, or with problems that nobody accepted: `holds`, in the same place
 - an act after a stop, in a rollback, or in a dry run: `Turn.may_change` is asked before every one
-- a change done twice: an attempt that acted only looks until the world answers (declared resends excepted)
+- a change done twice: an attempt that acted only looks until the world answers (declared resends excepted); a phased
+  change acts again only when its look is neither done nor underway, and announces that act like the first
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from contextlib import suppress
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from flows.events import Acted, Acting, Marked, Status
 from flows.messages import DoAct, DoLook, Failure, Look
@@ -82,7 +86,7 @@ def _consider(turn: Turn, step: PlannedStep, look: Look) -> None:
     elif look.refuse:
         failed(turn, step, Status.refused, look.refuse)
     elif look.underway:
-        turn.change(step.id, phase=Phase.verifying, due=turn.now + interval(step))
+        turn.change(step.id, phase=Phase.verifying, due=turn.now + interval(step), refused=None)
     else:
         _wants_to_act(turn, step, look)
 
@@ -113,7 +117,7 @@ def _wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
 
 
 def act(turn: Turn, step: PlannedStep, look: Look) -> None:
-    """Announce, then act. The only way to a first DoAct."""
+    """Announce, then act. The only way to a first DoAct, of a phase too."""
     attempt = turn.core.attempts[step.id]
     before = look.state.model_dump(mode="json")
     turn.write(
@@ -133,8 +137,11 @@ def _send_act(turn: Turn, step: PlannedStep, before: BaseModel) -> None:
 
 
 def _verify(turn: Turn, step: PlannedStep, look: Look) -> None:
-    """Acted or underway, not done: send again where the action says so, else keep looking."""
+    """Acted or underway, not done: the next phase or the same act again where the action says so, else keep looking."""
     attempt, change = turn.core.attempts[step.id], change_type(step)
+    if change is not None and change.phased:
+        _consider(turn, step, look)  # as for a first act: what it refuses, its gates, its announcement
+        return
     resend = change.resend if change is not None else None
     due = resend is not None and attempt.last_act is not None and turn.now >= attempt.last_act + resend
     if due and attempt.acts and not look.underway and turn.may_change():
@@ -160,7 +167,18 @@ def send_look(turn: Turn, step: str, *, fresh: bool = False) -> None:
     """Send a look out, with what was seen before."""
     attempt = turn.change(step, busy=True, due=None, fresh=fresh or turn.core.attempts[step].fresh)
     acted = turn.state.step(step).acting
-    turn.commands.append(DoLook(step, attempt.number, attempt.seen, acted))
+    earlier = attempt.seen if attempt.seen is not None else _remembered(turn, step)
+    turn.commands.append(DoLook(step, attempt.number, earlier, acted))
+
+
+def _remembered(turn: Turn, step: str) -> Seen[Any] | None:
+    """What a phased change knew when it last acted in a process that died; its own end forgets it."""
+    change, record = change_type(turn.plan.by_id[step]), turn.state.step(step)
+    if change is None or not change.phased or record.announced is None or record.acted_at is None:
+        return None
+    with suppress(ValidationError):  # written by a version that knew other fields: then it begins anew
+        return Seen(change.state_type().model_validate(record.announced), record.acted_at)
+    return None
 
 
 def act_returned(turn: Turn, step: PlannedStep, failure: Failure | None) -> None:
@@ -173,7 +191,9 @@ def act_returned(turn: Turn, step: PlannedStep, failure: Failure | None) -> None
             Acted(at=turn.now, step=step.id, attempt=attempt.number, refused=refused, code=failure.code if failure else "")
         )
     if failure is None:
-        turn.change(step.id, phase=Phase.verifying, due=turn.now)
+        change = change_type(step)
+        acts = 0 if change is not None and change.phased else attempt.acts  # `retry` counts the acts of one phase
+        turn.change(step.id, phase=Phase.verifying, due=turn.now, acts=acts)
     elif failure.ours:
         failed(turn, step, Status.errored, failure.reason, failure.code)
     elif failure.retry and attempt.acts < step.retry.attempts and turn.may_change():

@@ -56,6 +56,8 @@ class StepRecord:
     acted_at: datetime | None = None
     before: Mapping[str, Any] | None = None
     """The first one announced: undo goes back to it."""
+    announced: Mapping[str, Any] | None = None
+    """The last one announced: what a phased change goes on from after a crash. None when it has ended."""
     describe: str = ""
     undoing: bool = False
     undone: bool = False
@@ -200,14 +202,16 @@ def _step(
             return replace(record, attempt=event.attempt, started=event.at, first_started=first, status=None, finished=None)
         case Acting():
             before = record.before if record.before is not None else event.before
-            return replace(record, acting=True, before=before, describe=event.describe, acted_at=event.at)
+            return replace(
+                record, acting=True, before=before, announced=event.before, describe=event.describe, acted_at=event.at
+            )
         case Acted():
             return record
         case StepFinished():
             output = event.output if event.output is not None else record.output
             return replace(
                 record, status=event.status, detail=event.detail, code=event.code, output=output,
-                accepted=event.accepted, ends=event.ends, finished=event.at, undoing=False,
+                accepted=event.accepted, ends=event.ends, finished=event.at, undoing=False, announced=None,
                 undone=record.undone or record.undoing,
             )  # fmt: skip
         case StepAgain():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
+from runbooks.arguments import Arguments, build
 from runbooks.drafts import Board, Draft, runs_whenever
 from runbooks.gating import is_reversible
 from runbooks.graph import Parts
@@ -99,6 +100,21 @@ def _waiting(gate: GateRule, mode: Mode) -> tuple[str, timedelta]:
     opens_itself = mode is Mode.drill and "drill" in gate.rule.preapprove
     wait = timedelta(0) if opens_itself else gate.rule.timeout if gate.rule.budget is None else gate.rule.budget
     return f"gate {gate.name}", wait
+
+
+def check_shortest(draft: Draft, arguments: Arguments, board: Board) -> None:
+    """A step needs a timeout within which it can be done."""
+    try:
+        shortest = build(arguments).shortest
+    except Exception:  # noqa: BLE001 - what is wrong with its inputs is said by check_arguments
+        return
+    if shortest > draft.timeout:
+        name = "timeout" if draft.step.timeout is not None else "budget" if draft.step.budget is not None else None
+        board.add(
+            (*draft.path, name) if name else (*draft.path, "uses"),
+            f"{draft.step.uses} takes {format_duration(shortest)} at least with these inputs, and gives up after "
+            f"{format_duration(draft.timeout)}; give it a longer `timeout`, with room for going back",
+        )
 
 
 def check_budgets(path: CriticalPath, rto: timedelta, board: Board) -> None:

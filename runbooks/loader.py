@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from runbooks.findings import Findings
 from runbooks.model import Runbook
 from runbooks.model_errors import report
 from runbooks.problems import Place, Problem, RunbookError
+from runbooks.shipped import within_reach
 from runbooks.yaml_tree import MOST_BYTES, Tree, compose, decode
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -25,6 +26,8 @@ class Loaded:
     text: str
     file: str
     tree: Tree
+    within_reach: frozenset[str] | None = None
+    """Runbooks that this one may name; None where nobody looked: text from a journal is judged without its folder."""
 
     def place(self, *path: str | int) -> Place:
         """Tell where the value at a path stands, or the nearest thing around it when it is not there."""
@@ -33,7 +36,10 @@ class Loaded:
 
 def load(path: FilePath | str) -> Loaded:
     """Read a runbook from a file; raises RunbookError with every problem, an unreadable file included."""
-    return load_text(read(path), str(path))
+    loaded = load_text(read(path), str(path))
+    if loaded.runbook.failback is None:
+        return loaded
+    return replace(loaded, within_reach=within_reach(FilePath(path)))
 
 
 def load_text(text: str | bytes, file: str) -> Loaded:

@@ -184,5 +184,5 @@ class Runbook(Part):
         min_length=1, max_length=1000, description="The work."
     )
     recovered_when: Slugs = Field(min_length=1, description="Steps whose success means that the service is back.")
-    failback: Slug | None = Field(None, description="The runbook that returns home.")
+    failback: Slug | None = Field(None, description="The runbook that returns home: the name of a shipped one, or of one in this file's folder.")
     comms: Comms = Field(default_factory=Comms, description="Where progress is told.")

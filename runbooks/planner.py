@@ -107,6 +107,7 @@ def _plan(
     if rto is not None:
         lint.check_budgets(path, rto, board)
     check_drill(loaded, mode, board, values)
+    _check_failback(loaded, findings)
     _warn_unused(loaded, values, findings)
     made = Plan(
         runbook=runbook,
@@ -169,6 +170,7 @@ def _check_steps(loaded: Loaded, board: Board, values: Values) -> None:
         if one.action is not None:
             arguments = Arguments(one.action, one.step.with_, one.filled, (*one.path, "with"))
             check_arguments(arguments, source, values)
+            lint.check_shortest(one, arguments, board)
 
 
 def _check_subject(subject: Reference, one: Draft, board: Board) -> None:
@@ -183,6 +185,18 @@ def _goals(loaded: Loaded, board: Board) -> tuple[str, ...]:
         if step not in board.drafts:
             board.add(("recovered_when", index), f"there is no step '{step}'{board.nearest(step)}")
     return tuple(dict.fromkeys(step for step in loaded.runbook.recovered_when if step in board.drafts))
+
+
+def _check_failback(loaded: Loaded, findings: Findings) -> None:
+    """The way home must exist on the day on which the way out is taken; a run under way is not stopped by it."""
+    name, known = loaded.runbook.failback, loaded.within_reach
+    if name is None or known is None:
+        return
+    if name == loaded.runbook.name:
+        findings.add(("failback",), "names this runbook itself; name the one that returns home")
+    elif name not in known:
+        near = findings.names.nearest(name, known - {loaded.runbook.name})
+        findings.add(("failback",), f"there is no runbook '{name}' in the library or in this file's folder{near}")
 
 
 def _warn_unused(loaded: Loaded, values: Values, findings: Findings) -> None:

@@ -185,6 +185,11 @@ class Action(Frozen, ABC, Generic[StateT]):
         """How long `done` must hold before the step is believed."""
         return Steady()
 
+    @property
+    def shortest(self) -> timedelta:
+        """Pure: it cannot be done sooner than this (phases that are held); the plan refuses a shorter timeout."""
+        return timedelta(0)
+
     def by_hand(self) -> tuple[str, ...]:
         """Pure: the commands (aws, psql, curl …) with which a person does the same without us; no secrets.
 
@@ -232,6 +237,11 @@ class Change(Action[StateT]):
     """It makes a second writer possible: no act of it without a fence, looked at again right before."""
     resend: ClassVar[timedelta | None] = None
     """Repeat `act` this often while it is neither done nor underway; None: act once an attempt."""
+    phased: ClassVar[bool] = False
+    """It takes several acts: while it is neither done nor underway after one, the next follows, announced like the first.
+
+    What `fold` gathered outlives a crash in the last announced `before`, so `fold` must tell what is too old to count.
+    """
 
     @property
     @abstractmethod

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from datetime import timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from tasks.clients import Clients
 from tasks.errors import ActionFailed
+
+_SERVER = re.compile(r"(?:[^:\s]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+
+
+def _check_server(value: str) -> str:
+    found = _SERVER.fullmatch(value)
+    if found is None or not 1 <= int(found[1]) <= 65535:
+        raise ValueError(f"'{value}' is no name server; write host:port, such as 127.0.0.1:5300")
+    return value
+
+
+NameServers = tuple[Annotated[str, AfterValidator(_check_server)], ...]
+"""Whom to ask, each 'host:port'; an IPv6 address stands in brackets."""
 
 
 def ask(name_server: str, name: str, kind: str, clients: Clients, patience: timedelta) -> tuple[str, ...]:

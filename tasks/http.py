@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import ClassVar, Literal
@@ -12,9 +12,17 @@ from pydantic import Field, JsonValue, SecretStr, field_validator, model_validat
 
 from tasks.clients import Clients
 from tasks.contract import Duration, Frozen, Probe, Steady
+from tasks.dns_questions import NameServers
 from tasks.signals import Statuses, check_statuses
 
 READING = ("GET", "HEAD", "OPTIONS")
+
+
+def percentile(values: list[float], share: float) -> float | None:
+    """Give the smallest value that `share` of the values do not exceed (nearest rank)."""
+    if not values:
+        return None
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 class Expect(Frozen):
@@ -101,20 +109,12 @@ class SmokeTest(Probe[Smoke]):
         pattern="^https?://",
     )
     requests: tuple[Request, ...] = Field(description="What to send.", min_length=1)
-    name_servers: tuple[str, ...] = Field(
+    name_servers: NameServers = Field(
         (), description="Name servers 'host:port' to resolve with; none: the system's."
     )
     rounds: int = Field(5, description="How often the requests are sent in one look.", ge=1, le=1000)
     times: int = Field(3, description="Looks in a row that must be good.", ge=1, le=1000)
     limits: Limits = Field(Limits(), description="When the service counts as working.")
-
-    @field_validator("name_servers")
-    @classmethod
-    def _servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for server in value:
-            if not re.fullmatch(r"[^:\s]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5}", server):
-                raise ValueError(f"'{server}' is no name server; write host:port, such as 127.0.0.1:5300")
-        return value
 
     @model_validator(mode="after")
     def _paths_need_base(self) -> SmokeTest:

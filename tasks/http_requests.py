@@ -1,9 +1,9 @@
-"""Send a smoke test's requests and judge the answers."""
+"""Send requests as new customers do and judge the answers: for smoke tests and for the stop rule of a shift."""
 
 from __future__ import annotations
 
-import math
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import httpx
 
 from tasks.clients import Clients
 from tasks.dns_questions import is_address, resolve
-from tasks.http import Expect, Request, Result, Smoke, SmokeTest
+from tasks.http import Expect, Request, Result, Smoke, SmokeTest, percentile
 from tasks.signals import status_fits
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ PATIENCE = timedelta(seconds=1)  # for one name server
 
 
 @dataclass(frozen=True)
-class _Shot:
+class Shot:
+    """What became of one request. error: no answer, or a 5xx. reason: why it was not as expected, '' when it was."""
+
     name: str
     milliseconds: float | None
     error: bool
@@ -33,10 +35,14 @@ class _Shot:
 def send_all(step: SmokeTest, clients: Clients) -> Smoke:
     """Send every request `rounds` times, one after the other."""
     addresses = _addresses(step, clients)
-    shots = [_send(step, request, addresses, clients) for _ in range(step.rounds) for request in step.requests]
+    shots = [
+        send(request, url_of(request, step.base), addresses, clients)
+        for _ in range(step.rounds)
+        for request in step.requests
+    ]
     failures = sum(1 for shot in shots if shot.reason)
     errors = sum(1 for shot in shots if shot.error)
-    first = urlsplit(_url(step, step.requests[0])).hostname or ""
+    first = urlsplit(url_of(step.requests[0], step.base)).hostname or ""
     return Smoke(
         requests=len(shots),
         failures=failures,
@@ -49,13 +55,6 @@ def send_all(step: SmokeTest, clients: Clients) -> Smoke:
     )
 
 
-def percentile(values: list[float], share: float) -> float | None:
-    """Give the smallest value that `share` of the values do not exceed (nearest rank)."""
-    if not values:
-        return None
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
-
-
 def holds(found: JsonValue, wanted: JsonValue) -> bool:
     """Tell whether JSON holds what is wanted: objects may have more fields, everything else is equal."""
     if isinstance(wanted, dict):
@@ -65,17 +64,19 @@ def holds(found: JsonValue, wanted: JsonValue) -> bool:
     return found == wanted and isinstance(found, bool) == isinstance(wanted, bool)
 
 
-def _url(step: SmokeTest, request: Request) -> str:
-    return request.url if "://" in request.url else (step.base or "").rstrip("/") + request.url
+def url_of(request: Request, base: str | None) -> str:
+    """Give a request's whole address."""
+    return request.url if "://" in request.url else (base or "").rstrip("/") + request.url
 
 
 def _addresses(step: SmokeTest, clients: Clients) -> dict[str, str]:
-    hosts = {urlsplit(_url(step, request)).hostname or "" for request in step.requests} if step.name_servers else set()
+    hosts = {urlsplit(url_of(request, step.base)).hostname or "" for request in step.requests} if step.name_servers else set()
     return {host: resolve(step.name_servers, host, clients, PATIENCE) for host in hosts if not is_address(host)}
 
 
-def _send(step: SmokeTest, request: Request, addresses: dict[str, str], clients: Clients) -> _Shot:
-    url = httpx.URL(_url(step, request))
+def send(request: Request, address: str, addresses: Mapping[str, str], clients: Clients) -> Shot:
+    """Send one request over a connection of its own, to the place that `addresses` gives for its host, if any."""
+    url = httpx.URL(address)
     headers = {name: value.get_secret_value() for name, value in request.headers.items()}
     extensions = {}
     if url.host in addresses:  # to this address, but by its name: in the Host header and in TLS
@@ -95,11 +96,11 @@ def _send(step: SmokeTest, request: Request, addresses: dict[str, str], clients:
             extensions=extensions,
         )
     except httpx.TimeoutException:
-        return _Shot(request.name, None, error=True, reason=f"no answer within {request.timeout.total_seconds():g}s")
+        return Shot(request.name, None, error=True, reason=f"no answer within {request.timeout.total_seconds():g}s")
     except httpx.HTTPError as error:
-        return _Shot(request.name, None, error=True, reason=str(error) or type(error).__name__)
+        return Shot(request.name, None, error=True, reason=str(error) or type(error).__name__)
     milliseconds = answer.elapsed / timedelta(milliseconds=1)
-    return _Shot(request.name, milliseconds, error=answer.status_code >= 500, reason=_wrong(answer, request.expect))
+    return Shot(request.name, milliseconds, error=answer.status_code >= 500, reason=_wrong(answer, request.expect))
 
 
 def _fresh(body: JsonValue) -> JsonValue:
@@ -131,7 +132,7 @@ def _wrong(answer: httpx.Response, expect: Expect) -> str:
     return ""
 
 
-def _result(request: Request, shots: list[_Shot]) -> Result:
+def _result(request: Request, shots: list[Shot]) -> Result:
     mine = [shot for shot in shots if shot.name == request.name]
     return Result(
         name=request.name,

@@ -17,6 +17,7 @@ OURS: dict[str, str] = {
     "assess.severity": "tasks.assess:AssessSeverity",
     "aws.autoscaling.scale": "tasks.aws.autoscaling:Scale",
     "aws.route53.point": "tasks.aws.route53:PointDns",
+    "aws.route53.shift_weights": "tasks.aws.route53_weights:ShiftWeights",
     "detect.outage": "tasks.detect:DetectOutage",
     "http.smoke_test": "tasks.http:SmokeTest",
     "postgres.fence": "tasks.postgres_fence:Fence",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +33,30 @@ class Record:
     values: tuple[str, ...]
 
 
-Zone = Mapping[tuple[str, str], Record]
+@dataclass(frozen=True)
+class Weighted:
+    """Record sets of one name and type, of which each query gets one, as often as its weight is of their sum."""
+
+    sets: tuple[Record, ...]
+    weights: tuple[int, ...]
+
+    @property
+    def answered(self) -> tuple[Record, ...]:
+        """The sets that are answered at all: not those of weight 0, unless all are 0; then all, as Route 53 does."""
+        return tuple(one for one, weight in zip(self.sets, self.weights, strict=True) if weight) or self.sets
+
+    def choose(self) -> Record:
+        """Draw one for a query."""
+        weights = self.weights if any(self.weights) else None
+        return random.choices(self.sets, weights)[0]  # noqa: S311 - as Route 53 spreads customers
+
+
+Zone = Mapping[tuple[str, str], Record | Weighted]
+
+
+def serving(found: Record | Weighted) -> tuple[Record, ...]:
+    """The record sets that a query may get."""
+    return found.answered if isinstance(found, Weighted) else (found,)
 _APEX = dns.name.from_text(ZONE)
 
 
@@ -63,13 +87,14 @@ def answer(wire: bytes, zone: Zone | None) -> bytes | None:
 def _fill(reply: dns.message.Message, question: dns.rrset.RRset, zone: Zone) -> None:
     name = question.name.to_text().lower()
     kind = dns.rdatatype.to_text(question.rdtype)
-    record = zone.get((name, kind))
-    if record is not None:
+    found = zone.get((name, kind))
+    if found is not None:
+        record = found.choose() if isinstance(found, Weighted) else found
         reply.answer.append(dns.rrset.from_text_list(question.name, record.ttl, "IN", record.type, record.values))
         return
     if not any(known == name or known.endswith(f".{name}") for known, _ in zone):
         reply.set_rcode(dns.rcode.NXDOMAIN)
-    if soa := zone.get((f"{ZONE}.", "SOA")):  # tells resolvers how long to remember the no
+    if isinstance(soa := zone.get((f"{ZONE}.", "SOA")), Record):  # tells resolvers how long to remember the no
         reply.authority.append(dns.rrset.from_text_list(_APEX, soa.ttl, "IN", "SOA", soa.values))
 
 

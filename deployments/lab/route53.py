@@ -113,6 +113,8 @@ def _apply(zone: Any, action: str, rrset: dict[str, Any]) -> None:
     for value in rrset.get("ResourceRecords") or [] if rrset["Type"] == "A" else []:
         _check_address(rrset["Name"], value)
     current = [known for known in zone.rrsets if _key(_record(known)) == _key(rrset)]
+    if action != "DELETE":
+        _check_policy(rrset, [_record(known) for known in zone.rrsets if known not in current])
     match action:
         case "CREATE" if current:
             _invalid(f"Tried to create resource record set {label} but it already exists")
@@ -127,6 +129,19 @@ def _apply(zone: Any, action: str, rrset: dict[str, Any]) -> None:
         case _:
             zone.rrsets = [known for known in zone.rrsets if known not in current]
             zone.add_rrset(rrset)
+
+
+def _check_policy(rrset: dict[str, Any], others: list[dict[str, Any]]) -> None:
+    """A name and a type have one simple record set, or weighted ones with identifiers of their own; never both."""
+    label = f"RRSet with DNS name {rrset['Name']}, type {rrset['Type']}"
+    identifier, weight = rrset.get("SetIdentifier"), rrset.get("Weight")
+    if (identifier is None) != (weight is None):
+        _invalid(f"{label} needs both a SetIdentifier and a routing policy, here a Weight, or neither")
+    if weight is not None and not 0 <= int(weight) <= 255:
+        _invalid(f"{label} has Weight {weight}, which is not from 0 to 255")
+    for other in others:
+        if _key(other)[:2] == _key(rrset)[:2] and (other["SetIdentifier"] is None or identifier is None):
+            _invalid(f"{label}, SetIdentifier {identifier} cannot be created as other RRSets exist with the same name and type")
 
 
 def _check_address(name: str, value: str) -> None:
@@ -147,6 +162,7 @@ def _record(rrset: Any) -> dict[str, Any]:
         "Type": rrset.type,
         "TTL": int(rrset.ttl) if rrset.ttl else None,
         "SetIdentifier": rrset.set_identifier,
+        "Weight": None if rrset.weight is None else int(rrset.weight),
         "ResourceRecords": [value["Value"] if isinstance(value, dict) else value for value in rrset.records],
     }
 
@@ -155,6 +171,7 @@ def _key(record: dict[str, Any]) -> tuple[str, str, str | None]:
     return record["Name"], record["Type"], record.get("SetIdentifier")
 
 
-def _values(record: dict[str, Any]) -> tuple[int | None, tuple[str, ...]]:
-    ttl = record.get("TTL")
-    return (int(ttl) if ttl else None), tuple(sorted(record.get("ResourceRecords") or []))
+def _values(record: dict[str, Any]) -> tuple[int | None, int | None, tuple[str, ...]]:
+    ttl, weight = record.get("TTL"), record.get("Weight")
+    values = tuple(sorted(record.get("ResourceRecords") or []))
+    return (int(ttl) if ttl else None), (None if weight is None else int(weight)), values

@@ -31,7 +31,10 @@ class GroupState:
 
 @dataclass(frozen=True)
 class LabStatus:
-    """The whole lab at one moment. `serving` is the region that the DNS record names, if it names one."""
+    """The whole lab at one moment. `serving` is the region that the DNS record names, if it names one.
+
+    `record` is every address that a query may get; those of weight 0 are not among them.
+    """
 
     number: int
     ready: bool

@@ -72,9 +72,14 @@ class Resolver:
 
 
 class Customers:
-    """Places orders at a steady rate, whether or not the ones before were answered."""
+    """Places orders at a steady rate, whether or not the ones before were answered.
 
-    def __init__(self, resolver: Resolver, client: httpx.AsyncClient, record: Callable[[dict[str, Any]], None]) -> None:
+    Each customer has a resolver cache of their own: weighted records split them, and do not throw them all to and fro.
+    """
+
+    def __init__(
+        self, resolver: Callable[[], Resolver], client: httpx.AsyncClient, record: Callable[[dict[str, Any]], None]
+    ) -> None:
         self._resolver = resolver
         self._client = client
         self._record = record
@@ -92,18 +97,19 @@ class Customers:
                 await asyncio.sleep(max(0.0, next_order - time.monotonic()))
 
     async def _work(self) -> None:
+        resolver = self._resolver()
         while True:
             ref, sent = await self._waiting.get()
-            await self._order(ref, sent)
+            await self._order(resolver, ref, sent)
 
-    async def _order(self, ref: uuid.UUID, sent: datetime) -> None:
+    async def _order(self, resolver: Resolver, ref: uuid.UUID, sent: datetime) -> None:
         """Send one order until it is acknowledged or the customer has lost patience."""
         failed: datetime | None = None
         reason = ""
         attempts = 0
         while (datetime.now(UTC) - sent).total_seconds() < PATIENCE:
             attempts += 1
-            answer = await self._send(ref)
+            answer = await self._send(resolver, ref)
             now = datetime.now(UTC)
             line = {"ref": str(ref), "sent": sent.isoformat(), "attempts": attempts}
             if isinstance(answer, dict):
@@ -116,16 +122,16 @@ class Customers:
                       "given_up": datetime.now(UTC).isoformat(), "failed": failed and failed.isoformat(),
                       "reason": reason})  # fmt: skip
 
-    async def _send(self, ref: uuid.UUID) -> dict[str, Any] | str:
+    async def _send(self, resolver: Resolver, ref: uuid.UUID) -> dict[str, Any] | str:
         """Post the order once: the acknowledgement, or why there is none."""
         address = ""
         try:
-            address = await self._resolver.address()
+            address = await resolver.address()
             url = f"http://{address}:{WEB_PORT}/orders"
             content = {"ref": str(ref), "item": "book", "amount": 1}
             reply = await self._client.post(url, json=content, headers={"Host": SERVICE_NAME})
         except (httpx.HTTPError, OSError) as error:
-            self._resolver.forget(address)
+            resolver.forget(address)
             return type(error).__name__
         if reply.status_code not in {200, 201}:
             return f"HTTP {reply.status_code}"
@@ -140,7 +146,7 @@ async def run(addresses: Addresses, rate: float) -> None:
     async with httpx.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as client:
         with file.open("a", buffering=1) as lines:  # a line each, whole, even if we are killed
             customers = Customers(
-                Resolver(addresses.dns, SERVICE_NAME), client, lambda line: print(json.dumps(line), file=lines)
+                lambda: Resolver(addresses.dns, SERVICE_NAME), client, lambda line: print(json.dumps(line), file=lines)
             )
             await customers.run(rate)
 

@@ -16,7 +16,7 @@ from .database import Database
 from .errors import LabError
 from .events import EventLog
 from .fleet import Fleet
-from .names import Record, Responder, Zone
+from .names import Record, Responder, Weighted, Zone, serving
 from .programs import MARK, Programs
 from .report import TRAFFIC_FILE
 from .storage import Storage
@@ -115,14 +115,16 @@ class World:
 
     def status(self) -> dict[str, Any]:
         """Tell everything that can be seen from here, as JSON."""
-        serving = self._zone.get((f"{SERVICE_NAME}.", "A")) if self._zone else None
+        found = self._zone.get((f"{SERVICE_NAME}.", "A")) if self._zone else None
+        sets = serving(found) if found is not None else ()
+        values = tuple(dict.fromkeys(value for one in sets for value in one.values))
         return {
             "lab": self.addresses.number,
             "ready": self.ready,
             "options": asdict(self.options),
             "nodes": {name: self._node(name) for name in NODES},
             "groups": {region: self._group(region) for region in NODES},
-            "record": {"name": SERVICE_NAME, "values": serving.values, "ttl": serving.ttl} if serving else None,
+            "record": {"name": SERVICE_NAME, "values": values, "ttl": max(one.ttl for one in sets)} if sets else None,
             "traffic": self.traffic(),
         }
 
@@ -197,5 +199,14 @@ class World:
 
 
 def _zone(records: list[dict[str, Any]]) -> Zone:
-    found = [Record(one["Name"], one["Type"], one["TTL"] or 0, tuple(one["ResourceRecords"])) for one in records]
-    return {(record.name, record.type): record for record in found}
+    zone: dict[tuple[str, str], Record | Weighted] = {}
+    weighted: dict[tuple[str, str], list[tuple[Record, int]]] = {}
+    for one in records:
+        record = Record(one["Name"], one["Type"], one["TTL"] or 0, tuple(one["ResourceRecords"]))
+        if one["Weight"] is None:
+            zone[record.name, record.type] = record
+        else:
+            weighted.setdefault((record.name, record.type), []).append((record, one["Weight"]))
+    for key, sets in weighted.items():
+        zone[key] = Weighted(tuple(record for record, _ in sets), tuple(weight for _, weight in sets))
+    return zone

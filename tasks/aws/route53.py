@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import re
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
+from tasks.aws.route53_zone import Answer, RecordChange, check_ttl, check_values, same
 from tasks.clients import Clients
-from tasks.contract import Change, Duration, Frozen, Need, Plane, Seen
-
-_HOST = re.compile(
-    r"(?=.{1,254}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?"
-)
-
+from tasks.contract import Duration, Frozen, Need, Plane, Seen
 
 LONG_TTL = timedelta(seconds=60)  # what resolvers may add to every failover; above, it is worth saying beforehand
-
-
-class Answer(Frozen):
-    """What one name server answers for the record."""
-
-    server: str = Field(description="The name server, 'host:port'.")
-    values: tuple[str, ...] = Field(description="Its answer.")
-    agrees: bool = Field(description="Whether that is what the record is to say.")
-    detail: str = Field("", description="Why it gave no answer.")
 
 
 class Record(Frozen):
@@ -41,6 +27,9 @@ class Record(Frozen):
     simple: bool = Field(
         description="False: an alias or a record with a routing policy, which this action leaves alone."
     )
+    weights: Mapping[str, int] = Field(
+        default_factory=dict, description="Weight by set identifier, where the record is weighted."
+    )
     change_id: str | None = Field(None, description="Route 53's id of our change, where we know it.")
     in_sync: bool | None = Field(
         None, description="Whether our change has reached all of Route 53's servers; null: not asked."
@@ -50,8 +39,13 @@ class Record(Frozen):
     former_ttl: Duration | None = Field(None, description="Resolvers may keep the former answer for so long.")
     note: str = Field("", description="What users may still see, and for how long.")
 
+    @property
+    def shows_weights(self) -> str:
+        """The weights for people: 'east 5, west 95'."""
+        return ", ".join(f"{name} {weight}" for name, weight in sorted(self.weights.items()))
 
-class PointDns(Change[Record]):
+
+class PointDns(RecordChange[Record]):
     """Point a Route 53 record at new values and wait until name servers say so.
 
     Conditional: the former record is deleted and the new one created in one batch, so it fails if somebody changed it
@@ -67,60 +61,19 @@ class PointDns(Change[Record]):
     reversible: ClassVar[bool] = True
     plane: ClassVar[Plane] = Plane.control
 
-    zone: str = Field(
-        description="Hosted zone, by name or id.", examples=["shop.example", "Z0123456789ABCDEFGHIJ"], min_length=1
-    )
-    record: str = Field(description="Full name of the record.", examples=["checkout.shop.example"], min_length=1)
-    type: Literal["A", "AAAA", "CNAME"] = Field("A", description="Type of the record.")
     values: tuple[str, ...] = Field(
         description="What it is to say: addresses, or one name.", min_length=1, examples=[["203.0.113.7"]]
     )
     ttl: Duration | None = Field(
         None, description="For how long resolvers may keep it; unset: as it is now, 60s if new."
     )
-    name_servers: tuple[str, ...] = Field(
-        (), description="Name servers to ask until they agree, 'host:port'.", examples=[["127.0.0.1:5300"]]
-    )
-    region: str = Field("us-east-1", description="Region whose endpoint is called; Route 53 has one for all.")
-    endpoint: str | None = Field(None, description="Address of the API, for emulators; unset: AWS_ENDPOINT_URL or AWS.")
-    patience: Duration = Field(timedelta(seconds=1), description="Longest wait for one name server.")
 
-    @field_validator("record")
-    @classmethod
-    def _name(cls, value: str) -> str:
-        if not _HOST.fullmatch(value.removeprefix("*.")):
-            raise ValueError(f"'{value}' is no host name")
-        return value
-
-    @field_validator("ttl")
-    @classmethod
-    def _whole_seconds(cls, value: timedelta | None) -> timedelta | None:
-        if value is not None and value % timedelta(seconds=1):
-            raise ValueError("a ttl is in whole seconds")
-        return value
-
-    @field_validator("name_servers")
-    @classmethod
-    def _servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for server in value:
-            if not re.fullmatch(r"[^:\s]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5}", server):
-                raise ValueError(f"'{server}' is no name server; write host:port, such as 127.0.0.1:5300")
-        return value
+    _whole_seconds = field_validator("ttl")(check_ttl)
 
     @model_validator(mode="after")
     def _good_values(self) -> PointDns:
-        for value in self.values:
-            _check_value(self.type, value)
-        if len(set(map(_plain, self.values))) != len(self.values):
-            raise ValueError("values repeat; name each once")
-        if self.type == "CNAME" and len(self.values) != 1:
-            raise ValueError(f"a CNAME has one value, this one {len(self.values)}")
+        check_values(self.type, self.values)
         return self
-
-    @property
-    def target(self) -> str:
-        """The record; at an endpoint of its own it is another one."""
-        return f"dns:{_plain(self.record)}/{self.type}" + (f" at {self.endpoint}" if self.endpoint else "")
 
     def by_hand(self) -> tuple[str, ...]:
         """Find the zone, change the record, ask the name servers."""
@@ -171,7 +124,7 @@ class PointDns(Change[Record]):
 
     def agrees(self, values: tuple[str, ...]) -> bool:
         """Tell whether these are the values wanted, in any order or spelling."""
-        return {_plain(value) for value in values} == {_plain(value) for value in self.values}
+        return same(values, self.values)
 
     def fold(self, earlier: Seen[Record] | None, now: Seen[Record]) -> Record:
         """Keep what the record said before, for the note on caches."""
@@ -190,6 +143,11 @@ class PointDns(Change[Record]):
 
     def refuse(self, before: Record) -> str | None:
         """Refuse records that are more than a name and its values."""
+        if before.weights:
+            return (
+                f"{before.record} {before.type} is weighted ({before.shows_weights}) and only simple records are pointed; "
+                "move its customers with aws.route53.shift_weights, whose `then: simple` leaves a simple record"
+            )
         if not before.simple:
             return f"{before.record} {before.type} is an alias or has a routing policy; only simple records are changed"
         return None
@@ -222,27 +180,6 @@ class PointDns(Change[Record]):
         from tasks.aws.route53_calls import restore
 
         restore(self, before, clients)
-
-
-def _plain(value: str) -> str:
-    try:
-        return str(ipaddress.ip_address(value))
-    except ValueError:
-        return value.rstrip(".").lower()
-
-
-def _check_value(kind: str, value: str) -> None:
-    if kind == "CNAME":
-        if not _HOST.fullmatch(value) or re.fullmatch(r"[0-9.]+", value):
-            raise ValueError(f"'{value}' is no host name, which a CNAME needs")
-        return
-    wanted = 4 if kind == "A" else 6
-    try:
-        fits = ipaddress.ip_address(value).version == wanted
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(f"'{value}' is no IPv{wanted} address, which a record of type {kind} needs")
 
 
 def _show(values: tuple[str, ...]) -> str:

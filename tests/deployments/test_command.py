@@ -163,6 +163,17 @@ def test_check_says_every_problem_with_its_place(folder: Path) -> None:
     assert "by-hand.yaml: ok" in out
 
 
+def test_check_refuses_what_no_run_could_plan_and_warns_of_the_rest(folder: Path) -> None:
+    (folder / "gone.yaml").write_text(MANUAL.replace("recovered_when: look", "recovered_when: lok"))
+    out = failover(folder, "check", "gone.yaml", expect=Exit.invalid)
+    assert "gone.yaml:7:17: recovered_when" in out
+    assert "ok" not in out.split()
+    (folder / "tight.yaml").write_text(MANUAL.replace("budget: 5m", "budget: 5m\n    timeout: 4m"))
+    out = failover(folder, "check", "tight.yaml")
+    assert "tight.yaml:13:5" in out
+    assert "(warning)" in out
+
+
 def test_plan_prints_the_critical_path_and_a_graph(folder: Path) -> None:
     assert "critical path 6m of 30m" in failover(folder, "plan", "by-hand.yaml")
     assert "move --> look" in failover(folder, "plan", "by-hand.yaml", "--mermaid")

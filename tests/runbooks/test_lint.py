@@ -375,3 +375,28 @@ def test_a_check_needs_no_inputs_and_judges_every_mode():
 
 def test_warnings_of_all_modes_come_together():
     assert [one.path for one in examine(loaded("inputs: {x: {type: text}}")).warnings] == ["inputs.x"]
+
+
+SHIFT = """  - id: shift
+    uses: aws.route53.shift_weights
+    with:
+      {zone: shop.example, record: www.shop.example, base: "http://www.shop.example", soak: %s, phases: [5, 50, 100],
+       old: {id: west, values: [192.0.2.2]}, new: {id: east, values: [192.0.2.1]}, requests: [{name: up, url: /}]}
+%s"""
+
+
+@pytest.mark.parametrize(
+    ("soak", "times", "where"),
+    [
+        ("10m", "    budget: 1m\n    timeout: 29m\n", "timeout"),
+        ("10m", "    budget: 29m\n", "budget"),
+        ("11m", "", "uses"),
+        ("10m", "    budget: 1m\n    timeout: 30m\n", None),
+        ("9m", "    timeout: 27m\n", None),
+        ('"${inputs.soak}"', "    budget: 1s\n    timeout: 20m\n", None),
+    ],
+)
+def test_a_step_needs_a_timeout_within_which_it_can_be_done(soak: str, times: str, where: str | None):
+    inputs = "inputs:\n  soak: {type: duration}\n" if "inputs" in soak else ""
+    found = [one.path for one in check(loaded(inputs + steps(SHIFT % (soak, times), LOOK))) if "at least" in one.message]
+    assert found == ([f"steps[0] (shift).{where}"] if where else [])

@@ -14,6 +14,11 @@ INPUTS: dict[str, dict[str, Any]] = {
     },
     "aws.autoscaling.scale": {"region": "us-west-2", "group": "web", "desired": 3},
     "aws.route53.point": {"zone": "shop.example", "record": "checkout.shop.example", "values": ["192.0.2.7"]},
+    "aws.route53.shift_weights": {
+        "zone": "shop.example", "record": "checkout.shop.example", "base": "http://checkout.shop.example",
+        "old": {"id": "west", "values": ["192.0.2.2"]}, "new": {"id": "east", "values": ["192.0.2.1"]},
+        "requests": [{"name": "health", "url": "/health", "headers": {"Authorization": SECRET}}],
+    },
     "detect.outage": {
         "signals": {"primary": {"postgres": SERVER}, "health": {"http": {"url": "http://checkout.example/health"}}}
     },
@@ -48,6 +53,17 @@ _RECORD = {
     "zone_id": "Z1", "record": "checkout.shop.example.", "type": "A", "values": ["192.0.2.1"], "ttl": "1m", "simple": True,
     "answers": [{"server": "127.0.0.1:53", "values": ["192.0.2.1"], "agrees": False}],
 }  # fmt: skip
+_GOOD = {"ms": 12.5, "good": True, "error": False}
+_HALF: dict[str, Any] = {
+    "zone_id": "Z1", "record": "checkout.shop.example.", "type": "A", "in_sync": True, "answers": [], "sent": [_GOOD] * 5,
+    "sets": [
+        {"id": "west", "weight": 50, "values": ["192.0.2.2"], "ttl": "1m"},
+        {"id": "east", "weight": 50, "values": ["192.0.2.1"], "ttl": "1m", "health_check": "h-1"},
+    ],
+    "share": 50, "since": "2026-11-21T03:00:00Z", "soaked": "2m", "recent": [_GOOD] * 30, "trips": 1,
+    "because": "error rate 2.0% of 100 requests, limit 1.0% at 100 of 100",
+}  # fmt: skip
+_ALL = {**_HALF, "sets": [{**_HALF["sets"][0], "weight": 0}, {**_HALF["sets"][1], "weight": 100}], "share": 100}
 _SMOKE = {
     "requests": 4, "failures": 0, "errors": 0, "error_rate": 0.0, "success_rate": 1.0, "p95_ms": 12.5, "address": None,
     "results": [{"name": "health", "sent": 4, "good": 4, "slowest_ms": 12.5}],
@@ -61,6 +77,15 @@ STATES: dict[str, list[tuple[dict[str, Any], bool]]] = {
         (_RECORD, False),
         ({**_RECORD, "values": ["192.0.2.7"], "in_sync": True, "answers": []}, True),
         ({**_RECORD, "values": ["192.0.2.7"], "in_sync": False, "answers": []}, False),
+    ],
+    "aws.route53.shift_weights": [
+        (_HALF, False),
+        ({**_HALF, "verdict": "held"}, False),
+        ({**_HALF, "verdict": "tripped"}, False),
+        (_ALL, False),
+        ({**_ALL, "verdict": "held"}, True),
+        ({**_ALL, "verdict": "held", "in_sync": False}, False),
+        ({**_HALF, "sets": []}, False),
     ],
     "detect.outage": [
         ({"outage": None, "impact": None, "reason": "first look", "signals": []}, False),

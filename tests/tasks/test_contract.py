@@ -135,6 +135,7 @@ def test_a_change_says_what_it_changes_and_whether_it_can_be_undone(name: str) -
     assert not action.makes_writer or action.point_of_no_return
     if action.resend is not None:
         assert action.resend >= action.interval
+        assert not action.phased
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,8 +9,8 @@ import pytest
 
 from tasks.clients import Clients
 from tasks.contract import Steady
-from tasks.http import SmokeTest
-from tasks.http_requests import holds, percentile
+from tasks.http import SmokeTest, percentile
+from tasks.http_requests import holds
 from tests.tasks.parties import Call, Web, blackhole, closed_port, names, web
 
 
