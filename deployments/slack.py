@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from runbooks.plan import Plan
 
 TOKEN, URL = "SLACK_BOT_TOKEN", "SLACK_API_URL"
-LAST_WORDS = 3.0
+LAST_WORDS = 4.0
 """Seconds for which a run that is over waits for Slack, at most."""
 SWEEP = 10.0
 """Seconds between two looks at what other runs left untold."""

@@ -90,7 +90,10 @@ class Scene:
 
     def outbox(self, story: Story, *, fresh: bool = True) -> Outbox:
         timing = Timing(now=lambda: datetime.fromtimestamp(self.at, UTC), monotonic=lambda: self.at)
-        return Outbox(story, Line(self.workspace, lambda: self.at, lambda method: self.ails(method)), fresh=fresh, timing=timing)
+        return Outbox(story, Line(self.workspace, lambda: self.at, self._trouble), fresh=fresh, timing=timing)
+
+    def _trouble(self, method: str) -> str:
+        return self.ails(method)
 
     def follow(self, outbox: Outbox, events: Iterator[Event], limit: float = 7200.0) -> Outbox:
         """Let the outbox hear each event at its time, and step whenever it wants, until it has told all."""

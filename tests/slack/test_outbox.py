@@ -110,7 +110,7 @@ def test_a_gate_that_is_told_late_asks_for_nothing(events) -> None:
     scene = Scene()
     live(scene, events, lambda _method: "refused" if scene.at < events[-1].at.timestamp() else "none")
     said = str(scene.thread)
-    assert "Was asked at" in said
+    assert "was asked, gate go" in said
     assert "failover approve" not in said
 
 
