@@ -89,8 +89,9 @@ def tell_slack(engine: Engine, journal: Journal) -> Telling | None:
             if hold is not None:
                 hold.done()
 
+    left = marks.left()
     threading.Thread(target=tell, name="slack", daemon=True).start()
-    if marks.left():
+    if left:
         sweep(lambda: _reopen(journal), threading.Event())
     return Telling(engine.execution, outbox)
 
