@@ -13,8 +13,8 @@ from flows.slack_text import fit, units
 from flows.watching import Question, StepView, View, view
 from tasks.durations import show_seconds
 
-ROWS, PART = 40, 20
-"""Steps that are shown, and how many of them stand in one block: 20 lines of at most 120 fit into a section."""
+ROWS, PART, ROW = 40, 20, 100
+"""Steps that are shown, how many of them stand in one block, and how long a line is: 20 of 100 fit into a section."""
 ROOM = 2800
 """What the questions on the card may take; more than that at once is told in the thread."""
 _MARKS = {
@@ -70,10 +70,14 @@ def context(text: str) -> Block:
 
 def asked_line(story: Story, question: Question, at: datetime) -> str:
     """One question: what, of whom, until when, how to answer."""
+    return f"• *{fit(question.name, 80)}*: {fit(question.text, 250)}\n{answering(story, question, at)}"
+
+
+def answering(story: Story, question: Question, at: datetime) -> str:
+    """Who may answer a question, until when, what silence means, and what to type."""
     left = max(timedelta(0), question.deadline - at)
     otherwise = question.default.value if question.default else "no"
     return (
-        f"• *{fit(question.name, 80)}*: {fit(question.text, 250)}\n"
         f"   {fit(who(story, question, at), 300)} · until {question.deadline:%H:%M:%S} UTC, {show_seconds(left)} left, then "
         f"{otherwise}\n   `{fit(command(story, question), 200)}`"
     )
@@ -114,9 +118,14 @@ def _summary(story: Story) -> list[Block]:
     """What became of it: RTA beside the RTO and its parts, or why there is none."""
     report = build(story.execution, story.plan, story.events, "")
     lines = [fit(line, 500) for line in recovery_lines(report)] if report.mode != "dry-run" else []
-    detail = f"*{fit(report.verdict.upper(), 40)}*  {fit(report.detail, 1200)}"
+    detail = f"*{fit(ending(report.verdict, report.detail), 1200)}*"
     goes_on = f"\n`failover resume {story.execution}` goes on" if story.state.finished is None else ""
     return [section("\n".join([detail, *lines]) + goes_on)]
+
+
+def ending(verdict: str, detail: str) -> str:
+    """The verdict, with its reason where that says more."""
+    return f"{verdict.upper()}: {detail}" if detail and detail != verdict else verdict.upper()
 
 
 def _names(names: Sequence[str]) -> str:
@@ -133,7 +142,7 @@ def _table(steps: Sequence[StepView]) -> list[Block]:
         for one in chosen
     ]
     blocks = [
-        section("```\n" + "\n".join(fit(line, 120) for line in lines[start : start + PART]) + "\n```")
+        section("```\n" + "\n".join(fit(line, ROW) for line in lines[start : start + PART]) + "\n```")
         for start in range(0, len(lines), PART)
     ]
     hidden = Counter(one.status or "not started" for one in steps) - Counter(one.status or "not started" for one in chosen)

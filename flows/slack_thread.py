@@ -7,7 +7,7 @@ from datetime import datetime
 
 from flows import events as e
 from flows.report import build, recovery_lines
-from flows.slack_card import DRILL, asked_line, mode_word, section
+from flows.slack_card import DRILL, answering, ending, mode_word, section
 from flows.slack_limits import Block, Message
 from flows.slack_story import Story
 from flows.slack_text import fit, units
@@ -74,7 +74,7 @@ def _line(story: Story, event: e.Event) -> str | None:
 def _end(story: Story, event: e.ExecutionFinished) -> str:
     upto = story.events[: story.events.index(event) + 1]
     recovery = [fit(one, 300) for one in recovery_lines(build(story.execution, story.plan, upto, ""))]
-    said = fit(f"{event.verdict.value.upper()}: {event.detail}", LINE * 2)
+    said = fit(ending(event.verdict.value, event.detail), LINE * 2)
     return "\n".join([f"*{said}*", *recovery, f"`failover report {story.execution}` tells all"])
 
 
@@ -88,7 +88,7 @@ def _ask(story: Story, event: e.Event, question: Question, at: datetime) -> Mess
     blocks: list[Block] = [{"type": "header", "text": {"type": "plain_text", "text": title, "emoji": False}}]
     blocks += [section(_bullets(evidence, ROOM))] if evidence else []
     blocks += [section(f"Covers {fit(', '.join(covers), 1000)}.")] if covers else []
-    blocks += [section(asked_line(story, question, at)), section(_how(story, question))]
+    blocks += [section(f"*Who may answer*\n{answering(story, question, at)}"), section(_how(story, question))]
     return Message(title, tuple(blocks))
 
 

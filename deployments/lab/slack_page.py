@@ -15,6 +15,7 @@ h1 { font-size: 1.2rem; border-bottom: 1px solid var(--line); padding-bottom: .5
 .message { display: grid; grid-template-columns: 2.4rem 1fr; gap: .7rem; padding: .6rem 0; }
 .face { width: 2.2rem; height: 2.2rem; border-radius: .4rem; background: #4a154b; color: #fff; display: grid;
   place-items: center; font-weight: 700; }
+.message > div { min-width: 0; }
 .who { font-weight: 700; } .when, .context, .edited { color: var(--soft); font-size: .85rem; font-weight: 400; }
 .header { font-size: 1.15rem; font-weight: 800; margin: .3rem 0; }
 .section { margin: .35rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
