@@ -9,7 +9,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from benchmarks import failovers, overhead, startup
+from benchmarks import failovers, overhead, slack, startup
 from benchmarks.measure import machine, spread
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -23,6 +23,7 @@ def main() -> None:
     lines = ["# Results", "", "Written by `make bench`. Medians with ranges; these machines are shared and noisy.", "", *machine(), ""]
     lines += _startup(options.rounds)
     lines += _overhead(options.rounds)
+    lines += _slack(options.rounds)
     lines += _failovers(options.rounds)
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"wrote {RESULTS}")
@@ -53,6 +54,11 @@ def _overhead(rounds: int) -> list[str]:
         f"| a plain Prefect flow of {overhead.STEPS} tasks | {spread(plain, 'ms')} |", "",
         f"Ours as a Prefect flow takes {ratio:.2f} times the plain flow.", "",
     ]  # fmt: skip
+
+
+def _slack(rounds: int) -> list[str]:
+    print("slack", flush=True)
+    return slack.lines(rounds)
 
 
 def _failovers(rounds: int) -> list[str]:

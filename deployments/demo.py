@@ -78,7 +78,20 @@ def _story(lab: Lab, options: argparse.Namespace) -> int:
     engine = start(journal, request, SystemClock())
     asks = options.yes or not (sys.stdin.isatty() and sys.stdout.isatty())
     watch = (lambda notices: _answer_gates(engine.execution, notices)) if asks else None
-    return carry_out(engine, journal, name=name, facts=lambda: _facts(lab, fault), watch=watch)
+    code = carry_out(engine, journal, name=name, facts=lambda: _facts(lab, fault), watch=watch)
+    _show_slack(lab)
+    return code
+
+
+def _show_slack(lab: Lab) -> None:
+    """The card as it stands at the end: what the channel saw."""
+    from deployments.lab.slack_page import as_text
+
+    print("\nIn Slack (the lab's own; `failover lab slack --open` shows it while the lab is up):")
+    for name, messages in lab.slack().items():
+        for message in messages[-1:]:
+            replies = message.pop("replies")
+            print(f"{as_text(name, [message])}\n    | {len(replies)} message(s) in its thread")
 
 
 def _show_orders(lab: Lab, took: float) -> None:

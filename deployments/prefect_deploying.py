@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from contextlib import closing
 from uuid import UUID
@@ -18,6 +19,7 @@ from deployments.journal_location import open_journal
 from deployments.prefect_runner import Runner
 from deployments.prefect_server import child_environment
 from deployments.serve import ADDRESS, READY
+from deployments.slack import sweep
 from flows.prefect_flow import compile_flow
 from runbooks.loader import Loaded
 
@@ -26,7 +28,7 @@ TAG = "failover"
 
 async def serve_until_told(runbooks: Sequence[Loaded]) -> None:
     """Deploy the runbooks and start their runs until SIGTERM or Ctrl-C; raises ConnectionError when Prefect is not there."""
-    stop = asyncio.Event()
+    stop, over = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -36,9 +38,11 @@ async def serve_until_told(runbooks: Sequence[Loaded]) -> None:
             await _demand_health(client, url)
             deployments = {runbook.runbook.name: await deploy(client, runbook) for runbook in runbooks}
             _tell(deployments, journal.place, get_current_settings().ui_url or url)
+            sweep(open_journal, over)
             runner = Runner(client, journal, list(deployments.values()), child_environment(PREFECT_API_URL=url or ""))
             with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):  # the loops themselves try again
                 await runner.run(stop)
+            over.set()
 
 
 async def _demand_health(client: PrefectClient, url: str | None) -> None:

@@ -6,6 +6,7 @@ that any Prefect worker in which both are set can carry a runbook out, not only 
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from deployments.journal_location import beside, open_journal
 from deployments.origins import check_origins
+from deployments.slack import tell_slack
 from flows.eject import keep_copy
 from flows.engine import Engine
 from flows.journal import Journal
@@ -33,8 +35,11 @@ def __getattr__(name: str) -> Any:
 
 
 def attend(engine: Engine, journal: Journal) -> None:
-    """Keep the copy for hands beside the journal, as `failover run` does."""
+    """Keep the copy for hands beside the journal, and tell Slack, as `failover run` does."""
     keep_copy(engine, beside(journal) / "eject" / f"{engine.execution}.txt")
+    telling = tell_slack(engine, journal)
+    if telling is not None:
+        atexit.register(telling.last_words)  # the run's process ends with the run
 
 
 def files(folder: Path) -> list[Path]:

@@ -139,6 +139,7 @@ def carry_out(
     Ctrl-C and SIGTERM stop in good order; a second Ctrl-C leaves at once (the execution can be resumed).
     """
     from deployments.journal_location import beside
+    from deployments.slack import tell_slack
     from flows.eject import keep_copy
     from flows.journal import JournalError
 
@@ -153,6 +154,7 @@ def carry_out(
     notices: queue.SimpleQueue[object] = engine.subscribe()  # type: ignore[assignment]
     print(f"execution {engine.execution}, journal {journal.place}", flush=True)
     _on_signals(engine)
+    telling = tell_slack(engine, journal)
     copier = keep_copy(engine, beside(journal) / "eject" / f"{engine.execution}.txt")
     runner = threading.Thread(target=go, name="engine", daemon=True)
     runner.start()
@@ -165,12 +167,16 @@ def carry_out(
     runner.join()
     copier.join(2)
     if trouble:
+        if telling is not None:
+            telling.last_words()
         error = trouble[0]
         if isinstance(error, JournalError):
             print(f"{error}; so nothing more was done; `failover resume {engine.execution}` goes on", file=sys.stderr)
             return Exit.not_met
         raise error
     finish(engine, journal, facts())
+    if telling is not None:
+        telling.last_words()
     return exit_of(engine.state.verdict)
 
 

@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -271,10 +271,16 @@ class SqliteJournal:
 
 
 def _prepare(path: Path) -> None:
-    """Create folder (0700) and file (0600) if they are missing, before SQLite does with wider rights."""
+    """Create folder (0700) and file (0600) if they are missing, before SQLite does with wider rights.
+
+    Must never happen: a file that is there is opened and closed here. That would drop every lock that this process has on
+    it (POSIX), and another process, believing itself the last one, would remove the log under the journals that are open.
+    """
     if not path.parent.exists():
         path.parent.mkdir(parents=True, mode=0o700)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if not path.exists():
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _why(error: Exception) -> str:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from tasks.contract import Duration
 
@@ -151,7 +151,15 @@ class Step(Part):
 class Comms(Part):
     """Where progress is told."""
 
-    slack: str | None = Field(None, description="Channel, such as #incidents.")
+    slack: str | None = Field(None, description='Channel, in quotes: "#incidents", or its id, such as C0123ABCD.')
+
+    @field_validator("slack", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """Refuse a line that YAML reads as nothing: a run would tell nobody, and nobody would notice."""
+        if value is None or (isinstance(value, str) and not value.strip("# ")):
+            raise ValueError('names no channel; write it in quotes, such as "#incidents": after a blank, # begins a comment')
+        return value
 
 
 Value = Any

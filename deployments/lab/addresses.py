@@ -62,6 +62,10 @@ class Addresses:
         return self.at(0, 2, 15000)
 
     @property
+    def slack(self) -> Endpoint:
+        return self.at(0, 3, 15100)
+
+    @property
     def dns(self) -> Endpoint:
         return self.at(0, 53, 15353)
 

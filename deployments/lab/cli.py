@@ -44,6 +44,12 @@ def add_commands(parser: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _command(commands, "down", _down, "end the lab and remove every trace, also of one that crashed")
     _command(commands, "env", _env, 'print the environment that acts on the lab, for eval "$(failover lab env)"')
 
+    slack = _command(commands, "slack", _slack, "print what was said in the lab's Slack, or make it fail")
+    slack.add_argument("--open", action="store_true", help="show it in a browser")
+    slack.add_argument("--fault", choices=["none", "slow", "rate-limit", "drop", "down"],
+                       help="drop: accept, then close without an answer; down: refuse connections; none ends it")  # fmt: skip
+    slack.add_argument("--seconds", type=float, default=10.0, help="of slow answers and of Retry-After (default 10)")
+
     traffic = _command(commands, "traffic", _traffic, "let customers order, or send them away, or report what they saw")
     traffic.add_argument("what", choices=["start", "stop", "report"], nargs="?", default="report")
 
@@ -177,6 +183,26 @@ def _down(lab: Lab, _given: argparse.Namespace) -> int:
 def _env(lab: Lab, _given: argparse.Namespace) -> int:
     for name, value in lab.environment().items():
         print(f"export {name}={shlex.quote(value)}")
+    return OK
+
+
+def _slack(lab: Lab, given: argparse.Namespace) -> int:
+    from .slack_page import as_page, as_text
+
+    if given.fault is not None:
+        lab.break_slack(given.fault, given.seconds)
+        print(f"the lab's Slack: {given.fault}")
+        return OK
+    channels = lab.slack()
+    print("\n\n".join(as_text(name, messages) for name, messages in channels.items() if messages) or "nothing was said yet")
+    if given.open:
+        import webbrowser
+
+        page = lab.addresses.folder / "slack.html"
+        page.write_text(as_page(channels), encoding="utf-8")
+        print(f"page {page}")
+        if not webbrowser.open(page.as_uri()):
+            print("there is no browser here; open that file in one", file=sys.stderr)
     return OK
 
 

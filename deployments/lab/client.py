@@ -12,6 +12,7 @@ from . import daemon
 from .addresses import AWS_REGIONS, DATABASE, DEFAULT_NUMBER, Addresses, NodeName
 from .errors import LabError, Refused
 from .report import TRAFFIC_FILE, TrafficReport, read, report
+from .slack import TOKEN
 from .status import LabStatus, NodeState, parse_node, parse_status
 from .supervisor import PASSWORD_FILE
 
@@ -105,6 +106,15 @@ class Lab:
         """Let customers order, or send them away."""
         self._call("POST", "/traffic", {"running": running})
 
+    def slack(self) -> dict[str, list[dict[str, Any]]]:
+        """What its Slack's channels hold: name to messages, oldest first, threads under `replies`."""
+        channels: dict[str, list[dict[str, Any]]] = self._call("GET", "/slack")["channels"]
+        return channels
+
+    def break_slack(self, fault: str, seconds: float = 10.0, times: int | None = None) -> None:
+        """Make its Slack slow, rate-limit, drop or down, or none again; see slack_server.Fault."""
+        self._call("POST", "/slack", {"fault": fault, "seconds": seconds, "times": times})
+
     def environment(self) -> dict[str, str]:
         """Return what a program needs in its environment to act on this lab."""
         return {
@@ -112,6 +122,8 @@ class Lab:
             "AWS_ACCESS_KEY_ID": "lab",
             "AWS_SECRET_ACCESS_KEY": "lab",
             "AWS_DEFAULT_REGION": AWS_REGIONS["east"],
+            "SLACK_API_URL": f"http://{self.addresses.slack}/api/",
+            "SLACK_BOT_TOKEN": TOKEN,
             "FAILOVER_LAB": str(self.number),
             "FAILOVER_LAB_PASSWORD": self.password,
         }

@@ -1,8 +1,9 @@
 """The lab's control API: what a provider's control plane and an operator's console can do, as JSON over HTTP.
 
-GET  /status  /events  /traffic  /nodes/{name}
+GET  /status  /events  /traffic  /nodes/{name}  /slack
 POST /nodes/{name}/stop|start|release     /links/{node}/{way} {"state", "direction"}
 POST /break {"node", "how"}   /heal   /reset   /traffic {"running"}
+POST /slack {"fault", "seconds", "times"}: fault is none, slow, rate-limit, drop or down
 400 not understood, 404 no such thing, 409 refused in the present state, 500 the lab could not.
 """
 
@@ -20,6 +21,7 @@ from .addresses import WAYS, Endpoint, node_name
 from .database import HOWS, Cut
 from .errors import LabError, Refused
 from .link import DIRECTIONS, LINK_STATES
+from .slack_server import FAULTS, Fault
 from .world import World
 
 _log = logging.getLogger(__name__)
@@ -62,6 +64,8 @@ async def handle(world: World, method: str, path: str, content: dict[str, Any]) 
         case "POST", "reset":
             await world.reset()
             return world.status()
+        case _, "slack":
+            return await _slack(world, method, content)
         case _, "nodes", name, *verb:
             return await _node(world, method, name, verb)
         case "POST", "links", name, way:
@@ -75,6 +79,18 @@ async def handle(world: World, method: str, path: str, content: dict[str, Any]) 
             await world.database.cut(_name(name), ways[way], cut)
             return world.status()["nodes"][name]
     raise NoSuchThing(f"{method} {path}: no such thing")
+
+
+async def _slack(world: World, method: str, content: dict[str, Any]) -> Any:
+    if method == "POST":
+        seconds, times = content.get("seconds", 10), content.get("times")
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= 600:
+            raise ValueError(f"seconds must be 0 to 600, not {json.dumps(seconds)}")
+        if times is not None and (not isinstance(times, int) or times < 1):
+            raise ValueError(f"times must be 1 or more, not {json.dumps(times)}")
+        fault = Fault(_choice(content, "fault", FAULTS), float(seconds), times)
+        await asyncio.to_thread(world.slack.suffer, fault)
+    return world.slack.seen()
 
 
 async def _node(world: World, method: str, name: str, verb: list[str]) -> Any:

@@ -19,6 +19,7 @@ from .fleet import Fleet
 from .names import Record, Responder, Weighted, Zone, serving
 from .programs import MARK, Programs
 from .report import TRAFFIC_FILE
+from .slack_server import Fault, SlackServer
 from .storage import Storage
 from .web import call
 
@@ -50,6 +51,7 @@ class World:
         self._storage = Storage(addresses, postgres, addresses.folder / "nodes", password)
         self.database = Database(self._storage, programs, self.events, supervise=options.supervise)
         self.fleet = Fleet(addresses, programs)
+        self.slack = SlackServer(addresses.slack)
         self._zone: Zone | None = None
         self._groups: dict[NodeName, Any] = {}
         self._responder = Responder(addresses.dns, lambda: self._zone)
@@ -63,6 +65,7 @@ class World:
         await self._responder.open()
         for balancer in self._balancers:
             await balancer.open()
+        self.slack.open()
         self._programs.start("cloud", "cloud")
         await asyncio.to_thread(self._storage.create, sync=self.options.sync)
         await self.database.build()
@@ -74,6 +77,8 @@ class World:
         async with self._changing:
             self.events.add("reset")
             self.ready = False
+            self.slack.workspace.clear()
+            await asyncio.to_thread(self.slack.suffer, Fault())
             await self.set_traffic(running=False)
             await self._unfollow()
             await self.fleet.stop()
@@ -90,6 +95,7 @@ class World:
     async def close(self) -> None:
         """End everything, nicely where that is quick."""
         await self._unfollow()
+        await asyncio.to_thread(self.slack.close)
         for balancer in self._balancers:
             await balancer.close()
         self._responder.close()

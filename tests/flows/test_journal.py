@@ -217,3 +217,24 @@ def test_a_journal_that_cannot_be_opened_says_where_and_why(tmp_path: Path) -> N
         SqliteJournal(path)
     with pytest.raises(JournalError):
         SqliteJournal(Path(os.devnull) / "journal.db")
+
+
+def test_a_second_journal_of_a_process_does_not_cost_the_first_one_what_others_write(tmp_path: Path) -> None:
+    """Closing any descriptor of a file drops the process's locks on it; SQLite's lock says that the file is in use."""
+    path = tmp_path / "journal.db"
+    first = SqliteJournal(path)
+    begin(first)
+    SqliteJournal(path).close()
+    head = (
+        "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
+        "from flows.journal import SaidNote; from flows.journal_sqlite import SqliteJournal\n"
+        "journal = SqliteJournal(Path(sys.argv[1]))\n"
+    )
+    for other in ("journal.executions(1)", "journal.put('e1', SaidNote(by='kim', reason='hello'), datetime.now(UTC))"):
+        subprocess.run([sys.executable, "-c", head + other, str(path)], check=True)
+    assert [one.said.by for one in first.inbox("e1")] == ["kim"]
+    first.append("e1", 1, [note()])
+    first.close()
+    again = SqliteJournal(path)
+    assert (len(again.read("e1")), len(again.inbox("e1"))) == (2, 1)
+    again.close()

@@ -191,3 +191,8 @@ def test_a_file_is_loaded_by_its_path(tmp_path):
 
 def test_a_number_of_five_thousand_digits_is_only_text():
     assert problems_of(load_text, HEAD + f"comms: {{slack: {'9' * 5000}}}\n", "r.yaml")
+
+
+@pytest.mark.parametrize("line", ["comms:\n  slack: #incidents", "comms: {slack: }", 'comms: {slack: ""}', 'comms: {slack: "#"}'])
+def test_a_channel_that_yaml_reads_as_a_comment_is_refused_and_not_silently_nobody(line):
+    assert "in quotes" in only(load_problems(runbook(line)))
