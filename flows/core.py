@@ -12,7 +12,7 @@ from datetime import datetime
 
 from flows.attempts import act_returned, look_failed, saw, send_look
 from flows.events import StopAsked
-from flows.messages import ActReturned, Command, Failure, Letter, Message, Saw, Stop, Tick, UndoReturned
+from flows.messages import ActReturned, Command, Failure, Learn, Letter, Message, Saw, Stop, Tick, UndoReturned
 from flows.progress import end, start_ready, stop_attempts, tell_forecast
 from flows.questions import expire, judge_gates, settle_failures, take_letter
 from flows.rollback import continue_rollback, undone
@@ -65,6 +65,8 @@ def _take(turn: Turn, message: Message) -> None:
         case Stop():
             if not turn.stopping:
                 turn.write(StopAsked(at=turn.now, by=message.by, reason=message.reason))
+        case Learn():
+            turn.write(message.learned.model_copy(update={"at": turn.now}))
         case Tick():
             pass
 

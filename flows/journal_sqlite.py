@@ -6,6 +6,7 @@ gone. BEGIN IMMEDIATE: read-then-append under a deferred transaction fails with 
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -19,6 +20,9 @@ from flows.events import ANY_EVENT, SCHEMA_VERSION, Event
 from flows.journal import (
     ANY_ENTRY,
     GENESIS,
+    PAST_EVENTS,
+    PAST_EXECUTIONS,
+    PAST_KINDS,
     Busy,
     Conflict,
     Halt,
@@ -26,6 +30,7 @@ from flows.journal import (
     Holder,
     InboxEntry,
     JournalError,
+    Past,
     Received,
     Summary,
     broken_links,
@@ -33,6 +38,7 @@ from flows.journal import (
     chain,
     demand_lease,
     demand_no_halt,
+    grouped,
     summary,
 )
 
@@ -176,6 +182,26 @@ class SqliteJournal:
             "SELECT execution FROM events WHERE number = 1 AND substr(execution, 1, ?) = ?", len(prefix), prefix
         )
         return [execution for (execution,) in rows]
+
+    def past(self, runbook: str, limit: int = 50) -> list[Past]:
+        """See Journal.past."""
+        # instr, not JSON: a damaged row must not spoil the others; canonical JSON has one spelling
+        rows = self._rows(
+            f"""SELECT event.execution, event.body FROM
+                  (SELECT execution, at FROM
+                     (SELECT execution, at, body FROM events WHERE number = 1 ORDER BY at DESC LIMIT {PAST_EXECUTIONS})
+                   WHERE instr(body, ?) > 0 AND instr(body, '"mode":"dry-run"') = 0 ORDER BY at DESC LIMIT ?) known
+                JOIN events event ON event.execution = known.execution
+                WHERE event.kind IN ({", ".join("?" * len(PAST_KINDS))})
+                ORDER BY known.at DESC, event.execution, event.number LIMIT {PAST_EVENTS}""",  # noqa: S608 - constants
+            f'"runbook":{json.dumps(runbook)}', limit, *PAST_KINDS,
+        )  # fmt: skip
+        return grouped(rows)
+
+    def hash_at(self, execution: str, number: int) -> str:
+        """See Journal.hash_at."""
+        rows = self._rows("SELECT hash FROM events WHERE execution = ? AND number = ?", execution, number)
+        return str(rows[0][0]) if rows else ""
 
     def put(self, execution: str, said: InboxEntry, at: datetime) -> int:
         """See Journal.put."""

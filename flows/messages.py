@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flows.events import Event
+from flows.events import Event, HistoryLearned
 from flows.journal import Received
 from tasks.contract import Mark, Seen, Steady
 
@@ -87,13 +87,21 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Learn:
+    """What earlier executions tell the forecast was read."""
+
+    at: datetime
+    learned: HistoryLearned
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time went on."""
 
     at: datetime
 
 
-Message = Saw | ActReturned | UndoReturned | Letter | Stop | Tick
+Message = Saw | ActReturned | UndoReturned | Letter | Stop | Learn | Tick
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from flows.events import (
     Forecasted,
     GateClosed,
     GateOpened,
+    HistoryLearned,
     Interrupted,
     Marked,
     Resumed,
@@ -109,6 +110,8 @@ class ExecutionState:
     decisions: Mapping[str, DecisionRecord] = field(default_factory=dict)
     marks: Mapping[Mark, datetime] = field(default_factory=dict)
     forecasts: tuple[Forecasted, ...] = ()
+    history: HistoryLearned | None = None
+    """What the forecast knows of earlier executions; None: budgets only."""
     stop: StopAsked | None = None
     rollback: RollbackStarted | None = None
     interrupted: Interrupted | None = None
@@ -171,6 +174,8 @@ def apply(state: ExecutionState, event: Event) -> ExecutionState:
             return state if event.mark in state.marks else replace(state, marks={**state.marks, event.mark: event.when})
         case Forecasted():
             return replace(state, forecasts=(*state.forecasts, event))
+        case HistoryLearned():
+            return replace(state, history=event)
         case StopAsked():
             return replace(state, stop=event)
         case RollbackStarted():

@@ -1,0 +1,96 @@
+"""What a report tells in the order of time: attempts, what was expected when, and what people did to the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from flows.clock import recovered_at
+from flows.events import (
+    Event,
+    Forecasted,
+    GateClosed,
+    GateOpened,
+    HistoryLearned,
+    Interrupted,
+    Marked,
+    Noted,
+    Resumed,
+    StepFinished,
+    StepStarted,
+    StopAsked,
+)
+from flows.forecast import forecast
+from flows.report_parts import Expectation, Intervention, Try
+from flows.state import ExecutionState, apply
+from runbooks.model import Mode
+from runbooks.plan import Plan
+
+POINTS = 100
+"""How many times of the forecast a report shows at most; each costs a walk over all steps."""
+_TELLING = (StepStarted, StepFinished, GateOpened, GateClosed, Marked, Forecasted, HistoryLearned)
+
+
+def tries(events: Sequence[Event]) -> dict[str, tuple[Try, ...]]:
+    """Every attempt at every step; one that its process did not end is closed where that process was last heard of."""
+    found: dict[str, list[Try]] = {}
+    open_: dict[str, tuple[int, datetime]] = {}
+    last = None
+    for event in events:
+        match event:
+            case StepStarted():
+                open_[event.step] = (event.attempt, event.at)
+            case StepFinished() if event.step in open_:
+                number, start = open_.pop(event.step)
+                one = Try(number=number, start=start, end=event.at, status=event.status.value)
+                found.setdefault(event.step, []).append(one)
+            case Resumed():
+                for step, (number, start) in open_.items():
+                    found.setdefault(step, []).append(Try(number=number, start=start, end=last, status="interrupted"))
+                open_ = {}
+            case _:
+                pass
+        last = event.at
+    for step, (number, start) in open_.items():
+        found.setdefault(step, []).append(Try(number=number, start=start, end=None, status="running"))
+    return {step: tuple(some) for step, some in found.items()}
+
+
+def expectations(plan: Plan, events: Sequence[Event]) -> tuple[Expectation, ...]:
+    """When recovery was expected, at each event that may have changed that, until it came."""
+    telling = [number for number, event in enumerate(events) if isinstance(event, _TELLING)]
+    if plan.mode is Mode.dry_run or not telling:
+        return ()
+    chosen = {0, telling[-1], *telling[:: -(-len(telling) // POINTS)]}
+    state, points = ExecutionState(), []
+    for number, event in enumerate(events):
+        state = apply(state, event)
+        over = recovered_at(state, plan) if number in chosen or isinstance(event, StepFinished) else None
+        if over is None and number not in chosen:
+            continue
+        points.append(Expectation(at=event.at, recovery=over or forecast(plan, state, event.at).recovery))
+        if over is not None:
+            break
+    return tuple(points)
+
+
+def interventions(events: Sequence[Event]) -> tuple[Intervention, ...]:
+    """Stops, the kill switch, takeovers, notes, and what the forecast could not read."""
+    found = []
+    for event in events:
+        match event:
+            case StopAsked():
+                what = "kill switch" if event.by == "kill switch" else "stop"
+                found.append(Intervention(at=event.at, what=what, by=event.by, reason=event.reason))
+            case Interrupted():
+                found.append(Intervention(at=event.at, what="interrupted", by="", reason=event.reason))
+            case Resumed():
+                again = f"starts again: {', '.join(event.again)}" if event.again else ""
+                found.append(Intervention(at=event.at, what="resumed", by=f"{event.by} on {event.host}", reason=again))
+            case Noted():
+                found.append(Intervention(at=event.at, what="note", by=event.by, reason=event.text))
+            case HistoryLearned():
+                found += [Intervention(at=event.at, what="not counted in the forecast", by="", reason=one) for one in event.skipped]
+            case _:
+                pass
+    return tuple(found)
