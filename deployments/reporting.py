@@ -68,10 +68,10 @@ def _say(work: Callable[[], list[Path]]) -> int:
 def render(report: Report, form: str) -> bytes:
     """A report in one format. Everything is made from the same frozen report."""
     if form == "png":
-        from flows.report_gantt import gantt
+        from flows.report_gantt import picture
         from flows.report_png import png
 
-        return png(gantt(report))
+        return png(picture(report))
     if form == "html":
         from flows.report_html import html
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flows.report_parts import GateLine, Report, StepLine
-from flows.report_shapes import Axis, Box, Chart, Kind, Shape, Stroke, Trail, Words, cut, label
+from flows.report_shapes import Axis, Box, Chart, Kind, Shape, Stroke, Trail, Words, cut, headed, label
 from flows.report_text import seconds
 
 WIDTH, LEFT, RIGHT = 1200, 210.0, 1010.0
-FAR = 0.6
+FAR = 0.8
 """How much longer than the run itself the axis may get, for the RTO and for budgets."""
 BAD = {"failed", "timed-out", "errored", "refused", "interrupted"}
 IDLE = {"skipped", "not started"}
@@ -53,13 +53,22 @@ def gantt(report: Report) -> Chart:
     for number, line in enumerate(report.steps):
         shapes += _step(line, axis, grid, y, report.ended, banded=number % 2 == 0)
         y += grid.row
-    rules: list[Shape] = [Stroke(x, top + 4, x, y, "grid") for x, _ in axis.ticks()]
-    ticks: list[Shape] = [Words(x, top, text, "soft", "middle", 11) for x, text in axis.ticks()]
+    rules: list[Shape] = [Stroke(x, top + 2, x, y, "grid") for x, _ in axis.ticks()]
+    ticks: list[Shape] = [Words(x + 4, top + 12, text, "soft", size=11) for x, text in axis.ticks()]
     bands = [shape for shape in shapes if getattr(shape, "kind", "") == "band"]
     others = [shape for shape in shapes if getattr(shape, "kind", "") != "band"]
     marks: list[Shape] = [Stroke(one.x1, one.y1, one.x2, y, one.kind, one.note) if isinstance(one, Stroke) else one for one in heads]
     title = f"Timeline of {report.title}: budget against actual, gates apart"
     return Chart(WIDTH, int(y) + 12, (*bands, *rules, *ticks, *marks, *others), title)
+
+
+def picture(report: Report) -> Chart:
+    """The chart under a heading that says what it is, for a picture that stands alone."""
+    rta = f"RTA {seconds(report.rta.total)} of RTO {seconds(report.rto)}" if report.rta is not None else f"RTO {seconds(report.rto)}"
+    return headed(
+        gantt(report), f"{cut(report.title, 70)}: {report.verdict}",
+        f"{report.mode}, {report.started:%Y-%m-%d %H:%M:%S} UTC, {rta}; execution {report.execution}, sealed by {report.seal.hash[:16]}",
+    )  # fmt: skip
 
 
 def axis_of(report: Report) -> Axis:
@@ -85,7 +94,7 @@ def _marks(report: Report, axis: Axis) -> tuple[list[Shape], float]:
         (f"RTO {seconds(report.rto)}", None if report.mode == "dry-run" else rto, "rto"),
     ]  # fmt: skip
     shapes: list[Shape] = []
-    ends: list[float] = []
+    placed: list[tuple[float, float, int]] = []
     places = sorted((at, name, kind) for name, at, kind in known if at is not None)
     for at, name, kind in places:
         inside, x = axis.holds(at), axis.x(at)
@@ -94,13 +103,14 @@ def _marks(report: Report, axis: Axis) -> tuple[list[Shape], float]:
         text = text if inside else f"{text} →" if at > axis.end else f"← {text} {seconds((report.started - at).total_seconds())} before"
         width = len(text) * 7.0
         left = x + 4 if x + width < WIDTH - 20 else x - 4 - width
-        level = next((number for number, end in enumerate(ends) if end < left), len(ends))
-        ends[level : level + 1] = [left + width + 6]
+        # below every name that it, or its line, would cross
+        level = max((number + 1 for begun, over, number in placed if begun < left + width and min(left, x) < over), default=0)
+        placed.append((left, left + width + 6, level))
         y = 18.0 + level * 17
         shapes.append(Words(left, y, text, "bad-text" if kind == "rto" else "strong", size=12))
         if inside:
             shapes.append(Stroke(x, y - 11, x, y, kind, f"{name} at {at:%H:%M:%S} UTC"))
-    return shapes, 18.0 + len(ends) * 17 + 8
+    return shapes, 18.0 + (max(level for _, _, level in placed) + 1) * 17 - 9
 
 
 def _lanes(report: Report, axis: Axis, grid: Grid, y: float, shapes: list[Shape]) -> float:
@@ -118,12 +128,20 @@ def _lane(gate: GateLine, axis: Axis, grid: Grid, y: float, ended: datetime) -> 
     base, top = y + grid.row / 2 + grid.size * 0.36, y + (grid.row - grid.bar) / 2
     name = gate.gate if gate.manual else f"gate {gate.gate}"
     shapes: list[Shape] = [Words(16, base, cut(name, 26), "people-text", size=grid.size)]
+    tone: Kind = "bad-text" if gate.state == "refused" else "people-text"
     for span in gate.asked:
         note = f"{name}: {gate.outcome}, {seconds(gate.waited)}"
-        shapes.append(_box(axis, (span.start, span.end or ended), (top, grid.bar), "asking" if span.end is None else "people", note))
-    state = "WAITING" if gate.state == "waiting" else cut(gate.outcome.partition(" (")[0], 14)
-    text = f"{state}, {seconds(gate.waited)}" if gate.state != "waiting" else state
-    shapes.append(Words(RIGHT + 14, base, cut(text, 26), "bad-text" if gate.state == "refused" else "people-text", size=grid.size))
+        colour: Kind = "asking" if span.end is None else "people"
+        shapes.append(_box(axis, (span.start, span.end or ended), (top, grid.bar), colour, note))
+    said = cut("waits for an answer" if gate.state == "waiting" else gate.outcome.partition(" (")[0], 40)
+    room = len(said) * grid.size * 0.6 + 16
+    first, last = (axis.x(gate.asked[0].start), axis.x(gate.asked[-1].end or ended)) if gate.asked else (LEFT, LEFT)
+    if last + room < RIGHT:
+        shapes.append(Words(last + 8, base, said, tone, size=grid.size))
+    elif first - room > LEFT:
+        shapes.append(Words(first - 8, base, said, tone, "end", grid.size))
+    figure = "waiting" if gate.state == "waiting" else f"{gate.state}, {seconds(gate.waited)}"
+    shapes.append(Words(RIGHT + 14, base, figure, tone, size=grid.size))
     return shapes
 
 
@@ -148,8 +166,8 @@ def _bars(line: StepLine, axis: Axis, top: float, height: float, ended: datetime
     for one in line.tries:
         note = f"{line.step}: {one.status}, {seconds(line.actual)} of {seconds(line.budget)}"
         note += f", attempt {one.number}" if line.attempts > 1 else ""
-        for span in _without(waits, (one.start, one.end or ended)):
-            shapes.append(_box(axis, span, (top + 3, height - 6), _colour(line, one.status), note))
+        place, colour = (top + 3, height - 6), _colour(line, one.status)
+        shapes += [_box(axis, span, place, colour, note) for span in _without(waits, (one.start, one.end or ended))]
     for span in waits:
         note = f"{line.step}: waits for people, {seconds((span[1] - span[0]).total_seconds())}"
         shapes.append(_box(axis, span, (top + height / 2 - 1.5, 3), "people", note))

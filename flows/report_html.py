@@ -45,7 +45,7 @@ def _tone(verdict: str) -> str:
 
 def _head(report: Report) -> str:
     why = f" Reason: {e(report.reason)}." if report.reason else ""
-    said = f'<p class="say {_tone(report.verdict)}">{e(report.detail)}</p>' if report.detail else ""
+    said = f'<p class="say {_tone(report.verdict)}">{e(report.detail)}</p>' if report.detail not in {"", report.verdict} else ""
     until = "still going on at" if report.verdict in NOT_YET else "until"
     broken = "".join(f'<p class="say bad">The journal is not intact: {e(one)}</p>' for one in report.seal.problems)
     return (

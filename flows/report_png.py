@@ -21,6 +21,8 @@ COLOURS: dict[Kind, str] = {
     "people-text": "#5f37ab", "forecast": "#2f6fd0",
 }  # fmt: skip
 OUTLINED = {"budget"}
+SPELLED = str.maketrans({"→": ">", "←": "<", "≤": "<="})
+"""Signs that Pillow's font lacks."""
 
 
 def png(chart: Chart) -> bytes:
@@ -33,7 +35,7 @@ def png(chart: Chart) -> bytes:
     for shape in chart.shapes:
         _draw(draw, shape, scale)
     held = io.BytesIO()
-    image.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(held, "PNG", compress_level=6)
+    image.save(held, "PNG", compress_level=4)
     return held.getvalue()
 
 
@@ -50,7 +52,8 @@ def _draw(draw: ImageDraw, shape: Shape, scale: int) -> None:
             _line(draw, shape, scale)
         case Words():
             anchor = {"start": "ls", "middle": "ms", "end": "rs"}[shape.anchor]
-            draw.text((shape.x * scale, shape.y * scale), shape.text, fill=colour, font=_font(shape.size * scale), anchor=anchor)
+            text = shape.text.translate(SPELLED)
+            draw.text((shape.x * scale, shape.y * scale), text, fill=colour, font=_font(shape.size * scale), anchor=anchor)
         case Trail():
             draw.line([(x * scale, y * scale) for x, y in shape.points], fill=colour, width=2 * scale)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -70,6 +70,23 @@ class Chart:
     height: int
     shapes: tuple[Shape, ...]
     title: str
+
+
+def headed(chart: Chart, title: str, about: str) -> Chart:
+    """The chart under two lines of text."""
+    moved = tuple(_lower(shape, 64) for shape in chart.shapes)
+    head = (Words(16, 28, title, "strong", size=20), Words(16, 50, about, "soft", size=13))
+    return Chart(chart.width, chart.height + 64, (*head, *moved), chart.title)
+
+
+def _lower(shape: Shape, by: float) -> Shape:
+    match shape:
+        case Stroke():
+            return replace(shape, y1=shape.y1 + by, y2=shape.y2 + by)
+        case Trail():
+            return replace(shape, points=tuple((x, y + by) for x, y in shape.points))
+        case _:
+            return replace(shape, y=shape.y + by)
 
 
 STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from flows.clock import recovered_at
 from flows.events import (
@@ -26,8 +26,8 @@ from flows.state import ExecutionState, apply
 from runbooks.model import Mode
 from runbooks.plan import Plan
 
-POINTS = 100
-"""How many times of the forecast a report shows at most; each costs a walk over all steps."""
+POINTS, BETWEEN = 60, 40
+"""How many times of the forecast a report shows at most, at events and between them; each costs a walk over all steps."""
 _TELLING = (StepStarted, StepFinished, GateOpened, GateClosed, Marked, Forecasted, HistoryLearned)
 
 
@@ -57,21 +57,31 @@ def tries(events: Sequence[Event]) -> dict[str, tuple[Try, ...]]:
 
 
 def expectations(plan: Plan, events: Sequence[Event]) -> tuple[Expectation, ...]:
-    """When recovery was expected, at each event that may have changed that, until it came."""
+    """When recovery was expected: at the events that may have changed that, and in between, until it came.
+
+    In between, because time changes it too: a step that takes longer than it ever did moves the end with every second.
+    """
     telling = [number for number, event in enumerate(events) if isinstance(event, _TELLING)]
     if plan.mode is Mode.dry_run or not telling:
         return ()
-    chosen = {0, telling[-1], *telling[:: -(-len(telling) // POINTS)]}
-    state, points = ExecutionState(), []
+    chosen = {telling[-1], *telling[:: -(-len(telling) // POINTS)]}
+    gap = max((events[-1].at - events[0].at) / BETWEEN, timedelta(milliseconds=100))
+    state, points = ExecutionState(), list[Expectation]()
     for number, event in enumerate(events):
+        while points and event.at - points[-1].at > gap * 1.5:
+            points.append(_expected(plan, state, points[-1].at + gap))
         state = apply(state, event)
         over = recovered_at(state, plan) if number in chosen or isinstance(event, StepFinished) else None
-        if over is None and number not in chosen:
-            continue
-        points.append(Expectation(at=event.at, recovery=over or forecast(plan, state, event.at).recovery))
         if over is not None:
+            points.append(Expectation(at=event.at, recovery=over))
             break
+        if number in chosen:
+            points.append(_expected(plan, state, event.at))
     return tuple(points)
+
+
+def _expected(plan: Plan, state: ExecutionState, at: datetime) -> Expectation:
+    return Expectation(at=at, recovery=forecast(plan, state, at).recovery)
 
 
 def interventions(events: Sequence[Event]) -> tuple[Intervention, ...]:

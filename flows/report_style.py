@@ -20,7 +20,7 @@ h1 { font-size:26px; line-height:1.25; margin:10px 0 4px; overflow-wrap:anywhere
 h2 { font-size:17px; margin:0 0 10px; overflow-wrap:anywhere; }
 h3 { font-size:15px; margin:18px 0 6px; overflow-wrap:anywhere; }
 p { margin:4px 0; overflow-wrap:anywhere; }
-.sub { color:var(--soft); }
+.sub { color:var(--soft); font-weight:400; }
 .badge { display:inline-block; padding:3px 12px; border-radius:4px; font-weight:700; font-size:14px; letter-spacing:.04em; text-transform:uppercase; }
 .mode { display:inline-block; margin-left:8px; padding:2px 9px; border:1px solid var(--line); border-radius:4px; font-size:13px; color:var(--soft); }
 .good { background:var(--good-back); color:var(--good); } .bad { background:var(--bad-back); color:var(--bad); }

@@ -7,10 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from flows.events import Answer, Event, HistoryLearned, Marked, Past
+from flows.events import Acting, Answer, Event, GateOpened, HistoryLearned, Marked, Past, StepFinished
 from flows.journal import SaidAboutGate
 from flows.journal_sqlite import SqliteJournal
-from flows.report import Source, build, read_source
+from flows.report import Source, build, facts_of, read_source
 from flows.report_parts import Report, Seal
 from runbooks.loader import load
 from runbooks.model import Approval, Mode
@@ -51,10 +51,51 @@ def shipped(takes: dict[str, float] | None = None) -> tuple[Plan, Simulation]:
     return plan, Simulation(plan, world, letters=letters, journal=[first, learned, *marks])
 
 
+TOLD: dict[str, tuple[str, dict[str, Any]]] = {
+    "detect": ("down: service (refused), database (refused), entrance (refused), stream (gone); 4 of 4 agree, 2 are enough", {}),
+    "assess": ("P1, evacuate: the region has lost its database", {}),
+    "replication": ("received 0/3A41F28 and replayed all of it; a promotion now loses between 0.00 s and 1.42 s of writes",
+                    {"loss_at_least_seconds": 0.0, "loss_at_most_seconds": 1.42}),
+    "fence": ("east is stopped by its provider and stays off: read back twice, 50 ms apart",
+              {"method": "control", "state": "stopped", "stays_off": True, "reachable": False, "system_id": "7412209958811172",
+               "held_since": "2026-01-02T03:00:42Z"}),
+    "promote": ("127.59.2.5:15432 is the primary on timeline 2, a write was tried; at most 0.61 s of writes are lost",
+                {"loss_seconds_at_most": 0.61}),
+    "scale": ("3 of 3 instances in service", {}),
+    "dns": ("checkout.lab.test A 127.59.2.1, in sync on 1 of 1 name servers", {}),
+    "smoke": ("15 of 15 requests answered, p95 38 ms, 3 rounds in a row", {}),
+}  # fmt: skip
+CHANGES = {
+    "scale": "scale checkout-west: 1 -> 3 instances", "fence": "fence east: running -> stopped for good, stop it through its provider",
+    "promote": "promote 127.59.2.5:15432: standby on timeline 1 -> primary", "dns": "point checkout.lab.test A: 127.59.1.1 -> 127.59.2.1",
+}  # fmt: skip
+
+
+def in_words(events: list[Event]) -> list[Event]:
+    """The same events, saying what real actions would have said."""
+    return [_in_words(event) for event in events]
+
+
+def _in_words(event: Event) -> Event:
+    match event:
+        case StepFinished() if event.step in TOLD:
+            detail, output = TOLD[event.step]
+            return event.model_copy(update={"detail": detail, "output": output})
+        case Acting():
+            return event.model_copy(update={"describe": CHANGES[event.step]})
+        case GateOpened():
+            seen = [f"{name}: {TOLD[name][0]}" for name in ("detect", "assess", "replication")]
+            evidence = (f"now: {CHANGES['fence']}", event.evidence[1], *seen, event.evidence[-1])
+            return event.model_copy(update={"evidence": evidence})
+        case _:
+            return event
+
+
 def shipped_report() -> Report:
     plan, simulation = shipped()
     simulation.run()
-    return build(source(plan, simulation.journal))
+    facts = facts_of({"orders acknowledged": "1733", "orders acknowledged and missing": "3", "two writers": "no"})
+    return build(source(plan, in_words(simulation.journal)), facts)
 
 
 def small(*steps: Any, letters: Any = (), **more: Any) -> Simulation:
