@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -288,11 +288,20 @@ class SqliteJournal:
         return broken_links(execution, [(number, body, found) for number, body, found in rows])
 
 
+_PREPARING = threading.Lock()
+
+
 def _prepare(path: Path) -> None:
-    """Create folder (0700) and file (0600) if they are missing, before SQLite does with wider rights."""
+    """Create folder (0700) and file (0600) if they are missing, before SQLite does with wider rights.
+
+    Must never happen: that a file which this process has open already is opened and closed here. Closing any descriptor
+    gives away all locks of the process; then another one, ending, takes itself for the last and removes the log that we
+    go on writing to. Hence only a file that nobody has is opened, by one thread at a time.
+    """
     if not path.parent.exists():
         path.parent.mkdir(parents=True, mode=0o700)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    with _PREPARING, suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _why(error: Exception) -> str:

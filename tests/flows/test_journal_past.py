@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 from flows.events import HistoryLearned, Noted, StepFinished, StepStarted, Status
@@ -40,6 +42,17 @@ def test_a_damaged_execution_is_left_out_with_a_note_and_spoils_no_other(journal
     assert isinstance(learned, HistoryLearned)
     assert learned.steps["a"].seconds == (2.0,)
     assert [one.split()[1] for one in learned.skipped] == ["e2", "e1"]
+
+
+def test_a_second_connection_of_the_same_process_takes_nothing_from_the_first(journal: Journal, place: Place) -> None:
+    """With a file: its locks are the process's, and closing any descriptor of it would give them all away."""
+    run(journal, "e1")
+    place.open().close()
+    look = f"{place.python}; found = Opened(Address({place.address!r})); print(len(found.read('e1'))); found.close()"
+    command = [sys.executable, "-c", look]
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout == "4\n"
+    journal.append("e1", 4, [Noted(at=NOW, text="after")])
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout == "5\n"
 
 
 def test_the_hash_of_an_event_seals_everything_up_to_it(journal: Journal, place: Place) -> None:
