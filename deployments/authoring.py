@@ -128,7 +128,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 def plan_text(plan: Plan) -> list[str]:
     """A plan as lines for a terminal."""
-    from flows.report import aligned
+    from flows.report_text import aligned
     from tasks.durations import format_duration
 
     rows = [("step", "budget", "after", "gate", "does")]
@@ -170,7 +170,7 @@ def mermaid(plan: Plan) -> str:
 def run_actions(options: argparse.Namespace) -> int:
     """List the actions, or show one."""
     from flows.action_reference import action_lines, summary_rows
-    from flows.report import aligned
+    from flows.report_text import aligned
     from tasks.registry import action_type, names
 
     if options.name is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deployments.lab import Lab
     from deployments.lab.report import TrafficReport
-    from flows.report import Fact
+    from flows.report_parts import Fact
 
 RUNBOOK = "region-failover"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from flows.engine import Engine
     from flows.journal import InboxEntry, Journal
-    from flows.report import Fact
+    from flows.report_parts import Fact
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,6 +56,7 @@ def run_run(options: argparse.Namespace) -> int:
     from deployments.journal_location import open_journal
     from flows.clock import SystemClock
     from flows.events import Answer
+    from flows.history import learn_aside
     from flows.journal import SaidAboutGate
     from flows.runs import Request, start
 
@@ -73,7 +74,9 @@ def run_run(options: argparse.Namespace) -> int:
     said += _forced(options)
     journal = open_journal(options.journal)
     request = Request(plan, options.by, "cli", options.reason, _impact(options.impact), said)
-    return carry_out(start(journal, request, SystemClock()), journal, name=options.by, plain=options.plain)
+    engine = start(journal, request, SystemClock())
+    learn_aside(engine, lambda: open_journal(options.journal))
+    return carry_out(engine, journal, name=options.by, plain=options.plain)
 
 
 def run_resume(options: argparse.Namespace) -> int:
@@ -81,6 +84,7 @@ def run_resume(options: argparse.Namespace) -> int:
     from deployments.journal_location import open_journal
     from deployments.people import find_execution
     from flows.clock import SystemClock
+    from flows.history import learn_aside
     from flows.runs import resume
 
     if _lacks_reason(options):
@@ -89,6 +93,7 @@ def run_resume(options: argparse.Namespace) -> int:
     engine = resume(journal, find_execution(journal, options.execution), options.by, SystemClock())
     for entry in _forced(options):
         journal.put(engine.execution, entry, SystemClock().now())
+    learn_aside(engine, lambda: open_journal(options.journal))
     return carry_out(engine, journal, name=options.by, plain=options.plain)
 
 
@@ -226,12 +231,12 @@ def follow(notices: queue.SimpleQueue[object], until: Callable[[object], None] |
 
 
 def finish(engine: Engine, journal: Journal, facts: tuple[Fact, ...] = ()) -> None:
-    """Print the timeline and what it means, and write the report beside the journal."""
-    from deployments.journal_location import beside
-    from flows.report import aligned, build, markdown, recovery_lines, timeline_rows, to_json
+    """Print the timeline and what it means, and write the report beside the journal in every format."""
+    from deployments.reporting import leave
+    from flows.report import build, read_source
+    from flows.report_text import aligned, recovery_lines, timeline_rows
 
-    events = [event for _, event in journal.read(engine.execution)]
-    report = build(engine.execution, engine.plan, events, journal.place, facts)
+    report = build(read_source(journal, engine.execution, engine.plan), facts)
     print()
     print(f"{report.title} ({report.mode}): {report.verdict.upper()}" + (f" - {report.detail}" if report.detail else ""))
     print()
@@ -241,13 +246,11 @@ def finish(engine: Engine, journal: Journal, facts: tuple[Fact, ...] = ()) -> No
         print("\n".join(recovery_lines(report)))
     for fact in facts:
         print(f"{fact.name}: {fact.value}")
-    folder = beside(journal) / "reports"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for suffix, text in (("md", markdown(report)), ("json", to_json(report))):
-        path = folder / f"{engine.execution}.{suffix}"
-        path.touch(mode=0o600)
-        path.write_text(text, encoding="utf-8")
-        print(f"report {path}")
+    try:
+        for path in leave(report, journal):
+            print(f"report {path}")
+    except OSError as error:  # a full disk changes nothing about what was done: the journal has it
+        print(f"report: cannot be written ({error}); `failover report {engine.execution}` makes it again", file=sys.stderr)
     if engine.state.verdict is None:
         print(f"interrupted; `failover resume {engine.execution}` goes on")
 

@@ -1,4 +1,4 @@
-"""`failover list`, `status` and `report`: what was and what is, from the journal alone."""
+"""`failover list`, `status`, `eject` and `verify-journal`: what was and what is, from the journal alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add list, status and report."""
+    """Add list, status, eject and verify-journal."""
     listing = commands.add_parser("list", help="executions, newest first")
     listing.add_argument("--limit", type=int, default=20)
     listing.add_argument("--json", action="store_true")
@@ -28,24 +28,20 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     status.add_argument("--json", action="store_true")
     status.add_argument("--watch", action="store_true", help="again every second until it ends")
     status.set_defaults(run=run_status)
-    report = commands.add_parser("report", help="the report of an execution")
-    report.add_argument("execution", nargs="?", help="id or its beginning; the newest when missing")
-    report.add_argument("--format", choices=("md", "json"), default="md")
-    report.set_defaults(run=run_report)
     by_hand = commands.add_parser("eject", help="what is done, in doubt and left, as commands for hands")
     by_hand.add_argument("execution", nargs="?", help="id or its beginning; the newest when missing")
     by_hand.set_defaults(run=run_eject)
     verify = commands.add_parser("verify-journal", help="find changed, removed or reordered events")
     verify.add_argument("execution", nargs="?", help="id or its beginning; all when missing")
     verify.set_defaults(run=run_verify)
-    for parser in (listing, status, report, by_hand, verify):
+    for parser in (listing, status, by_hand, verify):
         parser.add_argument("--journal", help="the journal: a file or postgresql://… (default: FAILOVER_JOURNAL)")
 
 
 def run_list(options: argparse.Namespace) -> int:
     """Print the executions."""
     from deployments.journal_location import open_journal
-    from flows.report import aligned
+    from flows.report_text import aligned
 
     journal = open_journal(options.journal)
     found = journal.executions(options.limit)
@@ -94,7 +90,8 @@ def run_status(options: argparse.Namespace) -> int:
 
 def status_lines(execution: str, plan: Plan, state: ExecutionState) -> list[str]:
     """Where an execution stands, for people."""
-    from flows.report import aligned, verdict_word
+    from flows.report import verdict_word
+    from flows.report_text import aligned
     from flows.watching import view
 
     shown = view(plan, state, datetime.now(UTC) if state.finished is None else (state.last or datetime.now(UTC)), {})
@@ -133,18 +130,6 @@ def status_json(execution: str, plan: Plan, state: ExecutionState) -> dict[str, 
         "steps": {step.id: (record.status.value if (record := state.step(step.id)).status else
                             "running" if record.started else None) for step in plan.steps},
     }  # fmt: skip
-
-
-def run_report(options: argparse.Namespace) -> int:
-    """Print the report of an execution."""
-    from deployments.journal_location import open_journal
-    from flows.report import build, markdown, to_json
-
-    journal = open_journal(options.journal)
-    execution, plan, _state = _read(journal, options.execution)
-    report = build(execution, plan, [event for _, event in journal.read(execution)], journal.place)
-    print(to_json(report) if options.format == "json" else markdown(report))
-    return Exit.met
 
 
 def run_eject(options: argparse.Namespace) -> int:

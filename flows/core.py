@@ -12,7 +12,7 @@ from datetime import datetime
 
 from flows.attempts import act_returned, look_failed, saw, send_look
 from flows.events import StopAsked
-from flows.messages import ActReturned, Command, Failure, Letter, Looked, Message, Saw, Stop, Tick, UndoReturned
+from flows.messages import ActReturned, Command, Failure, Learn, Letter, Looked, Message, Saw, Stop, Tick, UndoReturned
 from flows.preflight import take
 from flows.progress import end, start_ready, stop_attempts, tell_forecast
 from flows.questions import check_first, expire, judge_gates, settle_failures, take_letter
@@ -68,6 +68,8 @@ def _take(turn: Turn, message: Message) -> None:
                 turn.write(StopAsked(at=turn.now, by=message.by, reason=message.reason))
         case Looked():
             take(turn, message)
+        case Learn():
+            turn.write(message.learned.model_copy(update={"at": turn.now}))
         case Tick():
             pass
 

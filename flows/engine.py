@@ -22,7 +22,7 @@ from typing import Any
 
 from flows.clock import Clock
 from flows.core import Core, next_due, react
-from flows.events import Acting, Event, LeaseTaken, Progress, Status, Undoing
+from flows.events import Acting, Event, HistoryLearned, LeaseTaken, Progress, Status, Undoing
 from flows.journal import EVERYTHING, Busy, Halted, Holder, Journal, JournalError, LeaseLost
 from flows.messages import (
     ActReturned,
@@ -32,6 +32,7 @@ from flows.messages import (
     DoPreflight,
     DoUndo,
     Failure,
+    Learn,
     Letter,
     Look,
     Looked,
@@ -125,6 +126,10 @@ class Engine:
     def stop(self, by: str, reason: str) -> None:
         """Ask it to stop in good order: no further change, what is under way is observed. Safe from a signal handler."""
         self._mailbox.put(Stop(self._clock.now(), by, reason))
+
+    def learn(self, learned: HistoryLearned) -> None:
+        """Hand over what earlier executions tell the forecast. Safe from any thread, at any time."""
+        self._mailbox.put(Learn(self._clock.now(), learned))
 
     def run(self) -> ExecutionState:
         """Carry the execution out on the calling thread; give the state at its end (finished or interrupted).

@@ -316,6 +316,27 @@ class Preflighted(Happened):
         return tuple(one for one in self.checks if one.result == "problem")
 
 
+class Past(BaseModel):
+    """How long a step took in `runs` earlier executions: machine seconds, people's time taken out.
+
+    `seconds`: shortest first; at most 20 of them, thinned so that their quantiles stay.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    runs: int
+    seconds: tuple[float, ...]
+
+
+class HistoryLearned(Happened):
+    """What earlier executions of this runbook tell the forecast; it comes some time after the start, or never."""
+
+    kind: Literal["history-learned"] = "history-learned"
+    executions: int
+    steps: dict[str, Past]
+    skipped: tuple[str, ...] = ()
+    """Executions that could not be read, each with the reason."""
+
+
 class Interrupted(Happened):
     """A process stopped in good order; the execution can be resumed."""
 
@@ -334,7 +355,7 @@ class ExecutionFinished(Happened):
 Event = (
     ExecutionStarted | Resumed | LeaseTaken | StepStarted | GateOpened | ApprovalGiven | GateClosed | Acting | Acted
     | StepFinished | StepAgain | DecisionOpened | DecisionClosed | Marked | Forecasted | StopAsked | RollbackStarted
-    | Undoing | Noted | Preflighted | Interrupted | ExecutionFinished
+    | Undoing | Noted | Preflighted | HistoryLearned | Interrupted | ExecutionFinished
 )  # fmt: skip
 ANY_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -155,6 +156,21 @@ class Summary:
     verdict: Verdict | None
 
 
+@dataclass(frozen=True)
+class Past:
+    """The events of an execution that tell how long things took: raw, for another version may have written them."""
+
+    execution: str
+    bodies: tuple[str, ...]
+
+
+PAST_KINDS = (
+    "execution-started", "step-started", "step-finished", "gate-opened", "gate-closed", "decision-opened", "decision-closed",
+)  # fmt: skip
+PAST_EXECUTIONS, PAST_EVENTS = 1_000, 20_000
+"""Bounds of one look at the past: executions of any runbook looked at, events read."""
+
+
 class Journal(Protocol):
     """See the module's promises. Times are UTC; every method may raise JournalError.
 
@@ -185,6 +201,17 @@ class Journal(Protocol):
 
     def executions(self, limit: int = 100) -> list[Summary]:
         """Newest first."""
+        ...
+
+    def past(self, runbook: str, limit: int = 50) -> list[Past]:
+        """What the newest executions of a runbook tell about its times, newest first; dry runs left out.
+
+        One query, bounded: it looks at the newest 1000 executions of any runbook and gives at most 20 000 events.
+        """
+        ...
+
+    def hash_at(self, execution: str, number: int) -> str:
+        """The hash of an event's row, which seals all rows up to it; '' when there is no such row."""
         ...
 
     def find(self, prefix: str) -> list[str]:
@@ -273,6 +300,11 @@ def demand_no_halt(targets: Iterable[str], halts: Iterable[Halt]) -> None:
     for name in (EVERYTHING, *targets):
         if name in on:
             raise Halted(str(on[name]))
+
+
+def grouped(rows: Iterable[tuple[str, str]]) -> list[Past]:
+    """Rows of (execution, body), those of an execution together, as executions in the same order."""
+    return [Past(name, tuple(body for _, body in some)) for name, some in groupby(rows, key=lambda row: row[0])]
 
 
 def summary(execution: str, first: str, last: str) -> Summary:

@@ -7,6 +7,7 @@ Leases go by the server's clock: the clocks of the machines that share it differ
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -17,12 +18,16 @@ from flows.events import ANY_EVENT, Event
 from flows.journal import (
     ANY_ENTRY,
     GENESIS,
+    PAST_EVENTS,
+    PAST_EXECUTIONS,
+    PAST_KINDS,
     Busy,
     Conflict,
     Halt,
     Held,
     Holder,
     InboxEntry,
+    Past,
     Received,
     Summary,
     broken_links,
@@ -30,6 +35,7 @@ from flows.journal import (
     chain,
     demand_lease,
     demand_no_halt,
+    grouped,
     summary,
 )
 from flows.journal_postgres_schema import EVENTS_LOCK, INBOX_LOCK, SWITCH_LOCK, prepare
@@ -152,6 +158,26 @@ class PostgresJournal:
         """See Journal.find."""
         rows = self._rows("SELECT execution FROM failover.events WHERE number = 1 AND starts_with(execution, %s)", prefix)
         return [execution for (execution,) in rows]
+
+    def past(self, runbook: str, limit: int = 50) -> list[Past]:
+        """See Journal.past."""
+        rows = self._rows(
+            f"""SELECT event.execution, event.body FROM
+                  (SELECT execution, at FROM
+                     (SELECT execution, at, body FROM failover.events WHERE number = 1
+                      ORDER BY at DESC LIMIT {PAST_EXECUTIONS}) newest
+                   WHERE strpos(body, %s) > 0 AND strpos(body, '"mode":"dry-run"') = 0 ORDER BY at DESC LIMIT %s) known
+                JOIN failover.events event ON event.execution = known.execution
+                WHERE event.kind = ANY(%s)
+                ORDER BY known.at DESC, event.execution, event.number LIMIT {PAST_EVENTS}""",  # noqa: S608 - constants
+            f'"runbook":{json.dumps(runbook)}', limit, list(PAST_KINDS),
+        )  # fmt: skip
+        return grouped((execution, body) for execution, body in rows)
+
+    def hash_at(self, execution: str, number: int) -> str:
+        """See Journal.hash_at."""
+        rows = self._rows("SELECT hash FROM failover.events WHERE execution = %s AND number = %s", execution, number)
+        return str(rows[0][0]) if rows else ""
 
     def put(self, execution: str, said: InboxEntry, at: datetime) -> int:
         """See Journal.put."""

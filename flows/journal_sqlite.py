@@ -6,6 +6,7 @@ gone. BEGIN IMMEDIATE: read-then-append under a deferred transaction fails with 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -20,6 +21,9 @@ from flows.events import ANY_EVENT, SCHEMA_VERSION, Event
 from flows.journal import (
     ANY_ENTRY,
     GENESIS,
+    PAST_EVENTS,
+    PAST_EXECUTIONS,
+    PAST_KINDS,
     Busy,
     Conflict,
     Halt,
@@ -27,6 +31,7 @@ from flows.journal import (
     Holder,
     InboxEntry,
     JournalError,
+    Past,
     Received,
     Summary,
     broken_links,
@@ -34,6 +39,7 @@ from flows.journal import (
     chain,
     demand_lease,
     demand_no_halt,
+    grouped,
     summary,
 )
 
@@ -185,6 +191,26 @@ class SqliteJournal:
         )
         return [execution for (execution,) in rows]
 
+    def past(self, runbook: str, limit: int = 50) -> list[Past]:
+        """See Journal.past."""
+        # instr, not JSON: a damaged row must not spoil the others; canonical JSON has one spelling
+        rows = self._rows(
+            f"""SELECT event.execution, event.body FROM
+                  (SELECT execution, at FROM
+                     (SELECT execution, at, body FROM events WHERE number = 1 ORDER BY at DESC LIMIT {PAST_EXECUTIONS})
+                   WHERE instr(body, ?) > 0 AND instr(body, '"mode":"dry-run"') = 0 ORDER BY at DESC LIMIT ?) known
+                JOIN events event ON event.execution = known.execution
+                WHERE event.kind IN ({", ".join("?" * len(PAST_KINDS))})
+                ORDER BY known.at DESC, event.execution, event.number LIMIT {PAST_EVENTS}""",  # noqa: S608 - constants
+            f'"runbook":{json.dumps(runbook)}', limit, *PAST_KINDS,
+        )  # fmt: skip
+        return grouped(rows)
+
+    def hash_at(self, execution: str, number: int) -> str:
+        """See Journal.hash_at."""
+        rows = self._rows("SELECT hash FROM events WHERE execution = ? AND number = ?", execution, number)
+        return str(rows[0][0]) if rows else ""
+
     def put(self, execution: str, said: InboxEntry, at: datetime) -> int:
         """See Journal.put."""
         with self._write() as db:
@@ -270,17 +296,20 @@ class SqliteJournal:
         return broken_links(execution, [(number, body, found) for number, body, found in rows])
 
 
+_PREPARING = threading.Lock()
+
+
 def _prepare(path: Path) -> None:
     """Create folder (0700) and file (0600) if they are missing, before SQLite does with wider rights.
 
-    Must never happen: a file that is there is opened and closed here. That would drop every lock that this process has on
-    it (POSIX), and another process, believing itself the last one, would remove the log under the journals that are open.
+    Must never happen: a file that this process has open is opened and closed here. Closing any descriptor drops every
+    lock of the process on the file (POSIX); then another process, ending, takes itself for the last one and removes the
+    log that we go on writing to. Hence only a file that nobody has is opened, by one thread at a time.
     """
     if not path.parent.exists():
         path.parent.mkdir(parents=True, mode=0o700)
-    if not path.exists():
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    with _PREPARING, suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _why(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flows.events import Checked, Event
+from flows.events import Checked, Event, HistoryLearned
 from flows.journal import Received
 from tasks.contract import Mark, Seen, Steady
 
@@ -96,13 +96,21 @@ class Looked:
 
 
 @dataclass(frozen=True)
+class Learn:
+    """What earlier executions tell the forecast was read."""
+
+    at: datetime
+    learned: HistoryLearned
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time went on."""
 
     at: datetime
 
 
-Message = Saw | ActReturned | UndoReturned | Letter | Stop | Looked | Tick
+Message = Saw | ActReturned | UndoReturned | Letter | Stop | Looked | Learn | Tick
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from flows import prefect_picture as picture
 from flows.clock import SystemClock
 from flows.engine import Engine
 from flows.events import Verdict
+from flows.history import learn_aside
 from flows.journal import Halted, Journal, JournalError
 from flows.prefect_mirror import Logger, Mirror, Subject
 from flows.prefect_pages import publish_report
@@ -192,6 +193,7 @@ async def _carry_out(call: Call, engine: Engine, journal: Journal, *, resumed: b
     subject = Subject(call.execution, call.flow_run, plan, journal, resumed)
     mirror = Mirror(context.client, subject, engine.state, engine.subscribe())
     call.compiled.attend(engine, journal)
+    learn_aside(engine, call.compiled.open_journal)
     logger = get_run_logger()
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), _stops(engine):  # the mirror itself tries again
         watching = asyncio.create_task(mirror.run(lambda: engine.stop("prefect", "cancelled in Prefect"), logger))

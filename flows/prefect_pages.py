@@ -1,4 +1,4 @@
-"""Two artifacts of a flow run: what is so now (rewritten while it runs), and the report at its end."""
+"""Artifacts of a flow run: what is so now (rewritten while it runs); the timeline and the report at its end."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
 from flows.journal import Journal
-from flows.report import build, markdown
+from flows.report import build, read_source
+from flows.report_parts import Report
+from flows.report_text import markdown, markdown_table, recovery_lines, timeline_rows, timeline_text
 from flows.state import ExecutionState
 from flows.watching import view
 from runbooks.plan import Plan
 
-STATUS, REPORT = "failover-status", "failover-report"
+STATUS, TIMELINE, REPORT = "failover-status", "failover-timeline", "failover-report"
 """The same for all runs: the UI shows every execution's page as one of the versions."""
 REFRESH = 5.0
 """Seconds after which the page is written again though nothing happened: the RTO runs on."""
@@ -68,8 +70,15 @@ def _cell(text: str) -> str:
 
 
 async def publish_report(client: PrefectClient, flow_run: UUID, execution: str, plan: Plan, journal: Journal) -> None:
-    """Add the report to the flow run."""
-    rows = await asyncio.to_thread(journal.read, execution)
-    report = build(execution, plan, [event for _, event in rows], journal.place, ())
-    page = ArtifactCreate(key=REPORT, type="markdown", description=report.title, data=markdown(report), flow_run_id=flow_run)
-    await client.create_artifact(page)
+    """Add the timeline and the whole report to the flow run."""
+    source = await asyncio.to_thread(read_source, journal, execution, plan)
+    report = await asyncio.to_thread(build, source)
+    for key, text in ((TIMELINE, timeline_page(report)), (REPORT, markdown(report))):
+        page = ArtifactCreate(key=key, type="markdown", description=report.title, data=text, flow_run_id=flow_run)
+        await client.create_artifact(page)
+
+
+def timeline_page(report: Report) -> str:
+    """The timeline in Markdown: what was the recovery time, bars, and every step's times."""
+    lines = ["## Timeline", "", *(f"    {line}" for line in recovery_lines(report)), "", "```text", *timeline_text(report), "```", ""]
+    return "\n".join([*lines, *markdown_table(timeline_rows(report))])

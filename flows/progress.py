@@ -7,7 +7,7 @@ from dataclasses import replace
 from flows.attempts import send_look
 from flows.clock import recovery_deadline
 from flows.events import ExecutionFinished, Forecasted, Interrupted, Status, StepFinished, StepStarted
-from flows.forecast import forecast
+from flows.forecast import CAREFUL, EXPECTED, forecast
 from flows.messages import Revoke
 from flows.outcomes import open_gate
 from flows.rules import condition_holds, manual_gate, verdict_of
@@ -83,7 +83,8 @@ def tell_forecast(turn: Turn) -> None:
         return
     deadline = recovery_deadline(turn.state, turn.plan)
     told = {known.verdict for known in turn.state.forecasts}
-    recovery = forecast(turn.plan, turn.state, turn.now).recovery
+    share = EXPECTED if turn.now > deadline else CAREFUL  # it is at risk when one run in ten would be late
+    recovery = forecast(turn.plan, turn.state, turn.now, share).recovery
     if recovery is None or _recovered(turn):
         return
     if turn.now > deadline and "missed" not in told:

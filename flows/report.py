@@ -1,143 +1,87 @@
-"""The report of an execution, from its events alone: the same at any later time, on any machine that has the journal."""
+"""The report of an execution, from its events alone: the same at any later time, on any machine that has the journal.
+
+`build` makes one frozen Report; flows.report_text, report_html and report_png only write it down.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any
 
 from flows.clock import covered, people_spans, recovered_at, recovery_time
-from flows.events import Acted, Event, Noted, Verdict
-from flows.state import ExecutionState, fold
-from runbooks.plan import Plan
-from tasks.durations import show_seconds
+from flows.events import Acted, Event, Status, Verdict
+from flows.forecast import source, time_for
+from flows.journal import Journal
+from flows.report_parts import (
+    Fact,
+    FenceLine,
+    GateLine,
+    Lasting,
+    LossRange,
+    Parts,
+    Report,
+    Said,
+    Seal,
+    Span,
+    StepLine,
+    Warned,
+)
+from flows.report_story import expectations, interventions, tries
+from flows.state import ExecutionState, GateRecord, fold
+from runbooks.plan import Plan, change_type
+from tasks.contract import Mark
 
-SCHEMA = "failover-report/v1"
-
-
-class Frozen(BaseModel):
-    """Base of the report's parts; times are UTC, durations seconds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StepLine(Frozen):
-    """One row of the timeline."""
-
-    step: str
-    title: str
-    uses: str
-    status: str
-    budget: float
-    """seconds"""
-    actual: float | None
-    """seconds of work, people's time taken out; None when it never started"""
-    waited: float
-    """seconds that people were waited for"""
-    started: datetime | None
-    finished: datetime | None
-    attempts: int
-    change: str
-    """what was announced before acting, old -> new"""
-    detail: str
+AT_LEAST = ("loss_at_least_seconds", "loss_seconds_at_least")
+AT_MOST = ("loss_at_most_seconds", "loss_seconds_at_most")
+"""Names under which an action's state tells what a promotion loses."""
 
 
-class Said(Frozen):
-    """One answer of one person."""
+@dataclass(frozen=True)
+class Source:
+    """Everything a report is made from."""
 
-    gate: str
-    answer: str
-    by: str
-    how: str
-    reason: str
-    at: datetime
-
-
-class GateLine(Frozen):
-    """One gate: what was asked, on what evidence, and what became of it."""
-
-    gate: str
-    question: str
-    covers: tuple[str, ...]
-    evidence: tuple[str, ...]
-    outcome: str
-    waited: float
-
-
-class Parts(Frozen):
-    """RTA and what it consisted of, in seconds; the parts add up."""
-
-    total: float
-    detection: float
-    decision: float
-    automation: float
-    verification: float
-
-
-class Fact(Frozen):
-    """Something measured outside the engine, such as by the traffic of the lab."""
-
-    name: str
-    value: str
-
-
-class Report(Frozen):
-    """Everything that people and auditors ask about an execution."""
-
-    schema_: str = SCHEMA
     execution: str
-    runbook: str
-    title: str
-    service: str
-    mode: str
-    verdict: str
-    detail: str
-    initiator: str
-    channel: str
-    reason: str
-    version: str
-    plan_hash: str
-    journal: str
-    started: datetime
-    ended: datetime
-    impact: datetime
-    rto: float
-    rpo: float | None
-    rta: Parts | None
-    rto_met: bool | None
-    steps: tuple[StepLine, ...]
-    gates: tuple[GateLine, ...]
-    answers: tuple[Said, ...]
-    forecasts: tuple[str, ...]
-    refusals: tuple[str, ...]
-    notes: tuple[str, ...]
-    facts: tuple[Fact, ...] = ()
+    plan: Plan
+    events: Sequence[Event]
+    seal: Seal = field(default_factory=Seal)
+    """Where it is kept and by what; empty where nobody asks for that."""
 
 
-def build(execution: str, plan: Plan, events: Sequence[Event], place: str, facts: Sequence[Fact] = ()) -> Report:
+def read_source(journal: Journal, execution: str, plan: Plan) -> Source:
+    """Read an execution with the hash that seals it, and check the chain. Raises JournalError."""
+    rows = journal.read(execution)
+    number = rows[-1][0] if rows else 0
+    seal = Seal(
+        journal=journal.place, events=len(rows), hash=journal.hash_at(execution, number),
+        problems=tuple(journal.verify(execution)),
+    )  # fmt: skip
+    return Source(execution, plan, [event for _, event in rows], seal)
+
+
+def build(source: Source, facts: Sequence[Fact] = ()) -> Report:
     """Make the report of an execution; one under way gives a report of what is so far."""
+    plan, events = source.plan, source.events
     state = fold(events)
     if state.started is None or state.last is None or state.clock_start is None:
-        raise ValueError(f"execution {execution} has no start")
-    begun = state.started
-    time = recovery_time(state, plan)
+        raise ValueError(f"execution {source.execution} has no start")
+    begun, history = state.started, state.history
     return Report(
-        execution=execution, runbook=begun.runbook, title=begun.title, service=begun.service, mode=begun.mode.value,
-        verdict=verdict_word(state), detail=state.finished.detail if state.finished else "", initiator=begun.initiator,
-        channel=begun.channel, reason=begun.reason, version=begun.version, plan_hash=begun.plan_hash, journal=place,
-        started=begun.at, ended=state.last, impact=state.clock_start, rto=begun.rto, rpo=begun.rpo,
-        rta=None if time is None else Parts(
-            total=time.total.total_seconds(), detection=time.detection.total_seconds(),
-            decision=time.decision.total_seconds(), automation=time.automation.total_seconds(),
-            verification=time.verification.total_seconds(),
-        ),
-        rto_met=_met(state, plan), steps=tuple(_line(plan, state, step.id) for step in plan.steps),
-        gates=_gates(state), answers=_answers(state),
-        forecasts=tuple(f"{one.at:%H:%M:%S} {one.verdict}: recovery expected {one.recovery:%H:%M:%S}" for one in state.forecasts),
+        execution=source.execution, runbook=begun.runbook, title=begun.title, service=begun.service,
+        mode=begun.mode.value, verdict=verdict_word(state), detail=state.finished.detail if state.finished else "",
+        initiator=begun.initiator, channel=begun.channel, reason=begun.reason, version=begun.version,
+        plan_hash=begun.plan_hash, seal=source.seal, started=begun.at, ended=state.last, impact=state.clock_start,
+        detected=state.marks.get(Mark.detected), declared=state.marks.get(Mark.declared),
+        recovered=recovered_at(state, plan), rto=begun.rto, rpo=begun.rpo, rta=_parts(state, plan),
+        rto_met=_met(state, plan), people=_people(state, plan, state.last), steps=_lines(plan, state, events),
+        gates=_gates(state), answers=_answers(state), fences=_fences(plan, state), losses=_losses(state),
+        expectations=expectations(plan, events),
+        warnings=tuple(Warned(at=one.at, verdict=one.verdict, recovery=one.recovery) for one in state.forecasts),
+        lasting=_lasting(plan, state),
         refusals=tuple(f"{one.step}: {one.refused}" for one in events if isinstance(one, Acted) and one.refused),
-        notes=tuple(f"{one.at:%H:%M:%S} {one.by}: {one.text}" for one in events if isinstance(one, Noted)),
-        facts=tuple(facts),
+        interventions=interventions(events),
+        history="budgets only" if history is None else f"{history.executions} earlier executions", facts=tuple(facts),
     )  # fmt: skip
 
 
@@ -148,6 +92,22 @@ def verdict_word(state: ExecutionState) -> str:
     return "interrupted" if state.interrupted is not None else "running"
 
 
+def facts_of(pairs: Mapping[str, str]) -> tuple[Fact, ...]:
+    """Facts from name and value."""
+    return tuple(Fact(name=name, value=value) for name, value in pairs.items())
+
+
+def _parts(state: ExecutionState, plan: Plan) -> Parts | None:
+    time = recovery_time(state, plan)
+    if time is None:
+        return None
+    return Parts(
+        total=time.total.total_seconds(), detection=time.detection.total_seconds(),
+        decision=time.decision.total_seconds(), automation=time.automation.total_seconds(),
+        verification=time.verification.total_seconds(),
+    )  # fmt: skip
+
+
 def _met(state: ExecutionState, plan: Plan) -> bool | None:
     at, start = recovered_at(state, plan), state.clock_start
     if at is not None and start is not None:
@@ -155,20 +115,43 @@ def _met(state: ExecutionState, plan: Plan) -> bool | None:
     return False if state.verdict in {Verdict.failed, Verdict.refused, Verdict.rolled_back} else None
 
 
-def _line(plan: Plan, state: ExecutionState, name: str) -> StepLine:
+def _people(state: ExecutionState, plan: Plan, last: datetime) -> float:
+    spans = [(span.start, span.end or last) for step in plan.steps for span in _waits(state, plan, step.id)]
+    return covered(spans, min((start for start, _ in spans), default=last), last).total_seconds()
+
+
+def _waits(state: ExecutionState, plan: Plan, name: str) -> tuple[Span, ...]:
+    """When people were waited for on behalf of a step, the wait that lasts still included."""
     step, record = plan.by_id[name], state.step(name)
-    end = record.finished or state.last
-    waited = timedelta(0)
-    actual = None
-    if record.first_started is not None and end is not None:
-        waited = covered(people_spans(state, plan, name), record.first_started, end)
-        actual = (end - record.first_started - waited).total_seconds()
-    status = record.status.value if record.status else ("running" if record.started else "not started")
-    return StepLine(
-        step=name, title=step.title, uses=step.uses or "manual", status=status,
-        budget=step.budget.total_seconds(), actual=actual, waited=waited.total_seconds(), started=record.first_started,
-        finished=record.finished, attempts=record.attempt, change=record.describe, detail=record.detail,
-    )  # fmt: skip
+    spans = [Span(start=start, end=end) for start, end in people_spans(state, plan, name)]
+    for gate in (*step.gates, *((name,) if step.manual else ())):
+        opened = state.gate(gate).opened
+        if state.gate(gate).waiting and opened is not None and record.first_started is not None:
+            spans.append(Span(start=max(opened.at, record.first_started), end=None))
+    decision = state.decisions.get(name)
+    if decision is not None and decision.closed is None:
+        spans.append(Span(start=decision.opened.at, end=None))
+    return tuple(sorted(spans, key=lambda span: span.start))
+
+
+def _lines(plan: Plan, state: ExecutionState, events: Sequence[Event]) -> tuple[StepLine, ...]:
+    attempts = tries(events)
+    lines = []
+    for step in plan.steps:
+        record, waits, waited, actual = state.step(step.id), _waits(state, plan, step.id), timedelta(0), None
+        end = record.finished or state.last
+        if record.first_started is not None and end is not None:
+            waited = covered([(span.start, span.end or end) for span in waits], record.first_started, end)
+            actual = (end - record.first_started - waited).total_seconds()
+        status = record.status.value if record.status else ("running" if record.started else "not started")
+        lines.append(StepLine(
+            step=step.id, title=step.title, uses=step.uses or "manual", status=status,
+            budget=step.budget.total_seconds(), expected=time_for(step, state.history).total_seconds(),
+            expected_from=source(step, state.history), actual=actual, waited=waited.total_seconds(),
+            started=record.first_started, finished=record.finished, attempts=record.attempt,
+            tries=attempts.get(step.id, ()), waits=waits, change=record.describe, detail=record.detail,
+        ))  # fmt: skip
+    return tuple(lines)
 
 
 def _gates(state: ExecutionState) -> tuple[GateLine, ...]:
@@ -176,16 +159,24 @@ def _gates(state: ExecutionState) -> tuple[GateLine, ...]:
     for name, record in state.gates.items():
         if record.opened is None:
             continue
-        waited = sum(((end - start).total_seconds() for start, end in record.waited), 0.0)
-        outcome = "waiting"
-        if record.closed is not None:
-            who = ", ".join(record.closed.by)
-            word = "approved" if record.closed.approved else "refused"
-            outcome = " ".join(filter(None, (word, f"by {who}" if who else "", f"({record.closed.reason})" if record.closed.reason else "")))
         opened = record.opened
-        lines.append(GateLine(gate=name, question=opened.question, covers=opened.covers, evidence=opened.evidence,
-                              outcome=outcome, waited=waited))  # fmt: skip
+        asked = [Span(start=start, end=end) for start, end in record.waited]
+        asked += [Span(start=opened.at, end=None)] if record.waiting else []
+        waited = sum(((end - start).total_seconds() for start, end in record.waited), 0.0)
+        lines.append(GateLine(
+            gate=name, question=opened.question, covers=opened.covers, evidence=opened.evidence,
+            state="waiting" if record.waiting else "approved" if record.approved else "refused",
+            outcome=_outcome(record), waited=waited, asked=tuple(asked), deadline=opened.deadline, manual=opened.manual,
+        ))  # fmt: skip
     return tuple(lines)
+
+
+def _outcome(record: GateRecord) -> str:
+    if record.closed is None:
+        return "waiting"
+    who = f"by {', '.join(record.closed.by)}" if record.closed.by else ""
+    why = f"({record.closed.reason})" if record.closed.reason else ""
+    return " ".join(filter(None, ("approved" if record.closed.approved else "refused", who, why)))
 
 
 def _answers(state: ExecutionState) -> tuple[Said, ...]:
@@ -202,99 +193,48 @@ def _answers(state: ExecutionState) -> tuple[Said, ...]:
     return tuple(sorted(said, key=lambda one: one.at))
 
 
-# -- as text
-
-Row = Sequence[str]
-
-
-def timeline_rows(report: Report) -> list[Row]:
-    """Step, status, budget, actual, people, what it did."""
-    rows: list[Row] = [("step", "status", "budget", "actual", "people", "what")]
-    rows += [
-        (line.step, line.status, seconds(line.budget), seconds(line.actual), seconds(line.waited or None),
-         line.change or line.detail)
-        for line in report.steps
-    ]  # fmt: skip
-    return rows
-
-
-def recovery_lines(report: Report) -> list[str]:
-    """RTA against RTO, split into its parts; or why there is none."""
-    if report.rta is None:
-        return [f"RTA   none: {report.verdict}{': ' + report.detail if report.detail else ''}", f"RTO   {seconds(report.rto)}"]
-    rta = report.rta
-    word = "within" if report.rto_met else "over"
-    parts = {"detection": rta.detection, "decision": rta.decision, "automation": rta.automation}
-    parts["verification"] = rta.verification
-    return [
-        f"RTA   {seconds(rta.total)} from the impact, {word} the RTO of {seconds(report.rto)}",
-        "      " + " + ".join(f"{name} {seconds(part)}" for name, part in parts.items()),
-    ]
-
-
-def seconds(value: float | None) -> str:
-    """A time for people; '-' when there is none."""
-    return "-" if value is None else show_seconds(timedelta(seconds=value))
-
-
-def aligned(rows: Sequence[Row], width: int = 120) -> list[str]:
-    """Rows as lines with columns under each other; the last column is cut at the width."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+def _fences(plan: Plan, state: ExecutionState) -> tuple[FenceLine, ...]:
     lines = []
-    for row in rows:
-        head = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=False))
-        line = f"{head}  {row[-1]}".rstrip()
-        lines.append(line if len(line) <= width else line[: width - 1] + "…")
-    return lines
+    for step in plan.steps:
+        change, record = change_type(step), state.step(step.id)
+        if change is None or not change.fences or record.started is None:
+            continue
+        facts = facts_of({name: _shown(value) for name, value in (record.output or {}).items() if _plain(value)})
+        status = record.status.value if record.status else "running"
+        lines.append(FenceLine(step=step.id, title=step.title, status=status, evidence=record.detail, at=record.finished, facts=facts))
+    return tuple(lines)
 
 
-def markdown(report: Report) -> str:
-    """The report as Markdown."""
-    lines = [
-        f"# {report.title}: {report.verdict}",
-        "",
-        f"Execution `{report.execution}` of runbook `{report.runbook}` for service `{report.service}`, mode **{report.mode}**, "
-        f"started {report.started:%Y-%m-%d %H:%M:%S} UTC by {report.initiator} ({report.channel})"
-        + (f": {report.reason}" if report.reason else "") + ".",
-        "",
-        *recovery_lines(report),
-        "",
-        "## Timeline",
-        "",
-        *_markdown_table(timeline_rows(report)),
-        "",
-    ]
-    if report.facts:
-        lines += ["## Measured from outside", "", *_markdown_table([("what", "value"), *((f.name, f.value) for f in report.facts)]), ""]
-    for gate in report.gates:
-        about = f"Covers {', '.join(gate.covers) or 'itself'}; {gate.outcome}; people took {seconds(gate.waited)}."
-        lines += [f"## Gate {gate.gate}: {gate.question}", "", f"{about} What was known:", ""]
-        lines += [*(f"- {one}" for one in gate.evidence), ""]
-    if report.answers:
-        rows: list[Row] = [("time (UTC)", "gate", "answer", "by", "how", "reason")]
-        rows += [(f"{one.at:%H:%M:%S}", one.gate, one.answer, one.by, one.how, one.reason) for one in report.answers]
-        lines += ["## Answers", "", *_markdown_table(rows), ""]
-    for title, texts in (("Forecast", report.forecasts), ("Calls that were refused", report.refusals), ("Notes", report.notes)):
-        if texts:
-            lines += [f"## {title}", "", *(f"- {text}" for text in texts), ""]
-    details: list[Row] = [("step", "detail"), *((line.step, line.detail) for line in report.steps if line.detail)]
-    lines += ["## Details", "", *_markdown_table(details), ""]
-    lines += [f"Journal {report.journal}; plan {report.plan_hash[:16]}; failover {report.version}.", ""]
-    return "\n".join(lines)
+def _plain(value: Any) -> bool:
+    return isinstance(value, str | int | float) and value != ""
 
 
-def _markdown_table(rows: Sequence[Row]) -> list[str]:
-    def line(cells: Row) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    return [line(rows[0]), "|" + "---|" * len(rows[0]), *(line(row) for row in rows[1:])]
+def _shown(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def to_json(report: Report) -> str:
-    """The report as JSON, indented."""
-    return report.model_dump_json(indent=2, by_alias=True).replace('"schema_":', '"schema":', 1)
+def _losses(state: ExecutionState) -> tuple[LossRange, ...]:
+    found = []
+    for name, record in state.steps.items():
+        output = record.output or {}
+        if record.finished is None or not any(key in output for key in (*AT_LEAST, *AT_MOST)):
+            continue
+        least, most = _number(output, AT_LEAST), _number(output, AT_MOST)
+        found.append(LossRange(step=name, at=record.finished, at_least=least or 0.0, at_most=most))
+    return tuple(sorted(found, key=lambda one: one.at))
 
 
-def facts_of(pairs: Mapping[str, str]) -> tuple[Fact, ...]:
-    """Facts from name and value."""
-    return tuple(Fact(name=name, value=value) for name, value in pairs.items())
+def _number(output: Mapping[str, Any], names: Sequence[str]) -> float | None:
+    known = [output[name] for name in names if isinstance(output.get(name), int | float)]
+    return float(known[0]) if known else None
+
+
+def _lasting(plan: Plan, state: ExecutionState) -> tuple[Lasting, ...]:
+    """What cannot be undone from here, and what a rollback left as it is."""
+    left = dict(state.rollback.left) if state.rollback is not None else {}
+    for step in plan.steps:
+        change = change_type(step)
+        if change is not None and not change.reversible and state.step(step.id).status is Status.done:
+            why = "from here the way back is a new failover" if change.point_of_no_return else "it cannot be undone from here"
+            left.setdefault(step.id, why)
+    return tuple(Lasting(step=name, why=why) for name, why in left.items())

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from flows.report import build, recovery_lines, verdict_word
+from flows.report import Source, build, verdict_word
+from flows.report_text import recovery_lines
 from flows.slack_limits import Block, Message
 from flows.slack_story import Story, command, severity, who
 from flows.slack_text import fit, units
@@ -116,7 +117,7 @@ def _asked(story: Story, asked: Sequence[Question], at: datetime) -> str:
 
 def _summary(story: Story) -> list[Block]:
     """What became of it: RTA beside the RTO and its parts, or why there is none."""
-    report = build(story.execution, story.plan, story.events, "")
+    report = build(Source(story.execution, story.plan, story.events))
     lines = [fit(line, 500) for line in recovery_lines(report)] if report.mode != "dry-run" else []
     detail = f"*{fit(ending(report.verdict, report.detail), 1200)}*"
     goes_on = f"\n`failover resume {story.execution}` goes on" if story.state.finished is None else ""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from flows import events as e
-from flows.report import build, recovery_lines
+from flows.report import Source, build
+from flows.report_text import recovery_lines
 from flows.slack_card import DRILL, answering, ending, mode_word, section
 from flows.slack_limits import Block, Message
 from flows.slack_story import Story
@@ -73,7 +74,7 @@ def _line(story: Story, event: e.Event) -> str | None:
 
 def _end(story: Story, event: e.ExecutionFinished) -> str:
     upto = story.events[: story.events.index(event) + 1]
-    recovery = [fit(one, 300) for one in recovery_lines(build(story.execution, story.plan, upto, ""))]
+    recovery = [fit(one, 300) for one in recovery_lines(build(Source(story.execution, story.plan, upto)))]
     said = fit(ending(event.verdict.value, event.detail), LINE * 2)
     return "\n".join([f"*{said}*", *recovery, f"`failover report {story.execution}` tells all"])
 

@@ -19,6 +19,7 @@ from flows.events import (
     Forecasted,
     GateClosed,
     GateOpened,
+    HistoryLearned,
     Interrupted,
     Marked,
     Preflighted,
@@ -115,6 +116,8 @@ class ExecutionState:
     forecasts: tuple[Forecasted, ...] = ()
     preflight: Preflighted | None = None
     """Of the process that runs it now: a resume looks again."""
+    history: HistoryLearned | None = None
+    """What the forecast knows of earlier executions; None: budgets only."""
     stop: StopAsked | None = None
     rollback: RollbackStarted | None = None
     interrupted: Interrupted | None = None
@@ -179,6 +182,8 @@ def apply(state: ExecutionState, event: Event) -> ExecutionState:
             return replace(state, forecasts=(*state.forecasts, event))
         case Preflighted():
             return replace(state, preflight=event)
+        case HistoryLearned():
+            return replace(state, history=event)
         case StopAsked():
             return replace(state, stop=event)
         case RollbackStarted():

@@ -153,6 +153,9 @@ def line(event: Event) -> str | None:
             return f"{event.mark.value} at {event.when:%H:%M:%S.%f} UTC"[:-7] + " UTC"
         case e.Forecasted():
             return f"RTO {event.verdict}: recovery is expected at {event.recovery:%H:%M:%S} UTC"
+        case e.HistoryLearned():
+            skipped = "".join(f"\n    not counted: {one}" for one in event.skipped)
+            return f"forecast: learned from {event.executions} earlier executions{skipped}"
         case e.StopAsked():
             return f"stop: {event.by}: {event.reason}; no further change starts"
         case e.RollbackStarted():

@@ -1,0 +1,198 @@
+"""A report as text: Markdown for people and for Prefect, JSON for programs, aligned lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from flows.report_parts import LossRange, Report
+from tasks.durations import show_seconds
+
+Row = Sequence[str]
+BAR = 48
+"""Characters of the widest bar of the timeline in text."""
+
+
+def seconds(value: float | None) -> str:
+    """A time for people; '-' when there is none."""
+    return "-" if value is None else show_seconds(timedelta(seconds=value))
+
+
+def timeline_rows(report: Report) -> list[Row]:
+    """Step, status, budget, expected, actual, people, what it did."""
+    rows: list[Row] = [("step", "status", "budget", "actual", "people", "what")]
+    rows += [
+        (line.step, line.status, seconds(line.budget), seconds(line.actual), seconds(line.waited or None),
+         line.change or line.detail)
+        for line in report.steps
+    ]  # fmt: skip
+    return rows
+
+
+def recovery_lines(report: Report) -> list[str]:
+    """RTA against RTO, split into its parts; or why there is none."""
+    if report.rta is None:
+        return [f"RTA   none: {report.verdict}{': ' + report.detail if report.detail else ''}", f"RTO   {seconds(report.rto)}"]
+    word = "within" if report.rto_met else "over"
+    return [
+        f"RTA   {seconds(report.rta.total)} from the impact, {word} the RTO of {seconds(report.rto)}",
+        "      " + " + ".join(f"{name} {seconds(part)}" for name, part in parts(report)),
+    ]
+
+
+def parts(report: Report) -> tuple[tuple[str, float], ...]:
+    """What the RTA consisted of, in order: (name, seconds); empty without an RTA."""
+    if report.rta is None:
+        return ()
+    rta = report.rta
+    return (
+        ("detection", rta.detection), ("decision", rta.decision), ("automation", rta.automation),
+        ("verification", rta.verification),
+    )  # fmt: skip
+
+
+def loss_text(loss: LossRange) -> str:
+    """A loss as a range: 'between 0.00 s and 1.20 s of writes'."""
+    if loss.at_most is None:
+        return f"at least {seconds(loss.at_least)} of writes, not bounded above"
+    if loss.at_most <= loss.at_least:
+        return f"{seconds(loss.at_most)} of writes at most"
+    return f"between {seconds(loss.at_least)} and {seconds(loss.at_most)} of writes"
+
+
+def clock(at: datetime | None) -> str:
+    """A time of day, '-' when there is none."""
+    return "-" if at is None else f"{at:%H:%M:%S}"
+
+
+def aligned(rows: Sequence[Row], width: int = 120) -> list[str]:
+    """Rows as lines with columns under each other; the last column is cut at the width."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines = []
+    for row in rows:
+        head = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=False))
+        line = f"{head}  {row[-1]}".rstrip()
+        lines.append(line if len(line) <= width else line[: width - 1] + "…")
+    return lines
+
+
+def markdown(report: Report) -> str:
+    """The report as Markdown. Nothing that was journaled can add markup of its own."""
+    lines = [
+        f"# {_plain(report.title)}: {report.verdict}",
+        "",
+        f"Execution `{report.execution}` of runbook `{report.runbook}` for service `{report.service}`, mode **{report.mode}**, "
+        f"started {report.started:%Y-%m-%d %H:%M:%S} UTC by {_plain(report.initiator)} ({_plain(report.channel)})"
+        + (f": {_plain(report.reason)}" if report.reason else "") + ".",
+        "",
+        *recovery_lines(report),
+        *(f"Loss  {loss_text(loss)} ({loss.step}, {clock(loss.at)})" for loss in report.losses[-1:]),
+        "",
+        "## Timeline",
+        "",
+        *markdown_table(timeline_rows(report)),
+        "",
+    ]  # fmt: skip
+    for section in (_facts, _gates, _fences, _answers, _forecast, _lists):
+        lines += section(report)
+    details: list[Row] = [("step", "detail"), *((line.step, line.detail) for line in report.steps if line.detail)]
+    lines += ["## Details", "", *markdown_table(details), ""]
+    seal = report.seal
+    broken = "".join(f"; NOT INTACT: {one}" for one in seal.problems)
+    lines += [f"Journal {seal.journal}: {seal.events} events sealed by `{seal.hash}`{broken}.",
+              f"Plan {report.plan_hash[:16]}; failover {report.version}.", ""]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _facts(report: Report) -> list[str]:
+    if not report.facts:
+        return []
+    return ["## Measured from outside", "", *markdown_table([("what", "value"), *((f.name, f.value) for f in report.facts)]), ""]
+
+
+def _gates(report: Report) -> list[str]:
+    lines = []
+    for gate in report.gates:
+        about = f"Covers {', '.join(gate.covers) or 'itself'}; {_plain(gate.outcome)}; people took {seconds(gate.waited)}."
+        lines += [f"## Gate {gate.gate}: {_plain(gate.question)}", "", f"{about} What was known:", ""]
+        lines += [*(f"- {_plain(one)}" for one in gate.evidence), ""]
+    return lines
+
+
+def _fences(report: Report) -> list[str]:
+    if not report.fences:
+        return []
+    rows: list[Row] = [("fence", "status", "at (UTC)", "evidence")]
+    rows += [(one.step, one.status, clock(one.at), one.evidence) for one in report.fences]
+    return ["## Fences", "", *markdown_table(rows), ""]
+
+
+def _answers(report: Report) -> list[str]:
+    if not report.answers:
+        return []
+    rows: list[Row] = [("time (UTC)", "gate", "answer", "by", "how", "reason")]
+    rows += [(clock(one.at), one.gate, one.answer, one.by, one.how, one.reason) for one in report.answers]
+    return ["## Answers", "", *markdown_table(rows), ""]
+
+
+def _forecast(report: Report) -> list[str]:
+    if not report.expectations:
+        return []
+    lines = ["## Forecast", "", f"From {report.history}."]
+    if report.expectations[0].recovery is not None:
+        lines.append(f"At the start, recovery was expected at {clock(report.expectations[0].recovery)} UTC.")
+    said = [f"- {clock(one.at)} {one.verdict}: recovery expected {clock(one.recovery)}" for one in report.warnings]
+    return [*lines, "", *said, *([""] if said else [])]
+
+
+def _lists(report: Report) -> list[str]:
+    lines = []
+    run = [f"{clock(one.at)} {one.what}{' by ' + one.by if one.by else ''}: {one.reason}" for one in report.interventions]
+    for title, texts in (
+        ("Not undone", [f"{one.step}: {one.why}" for one in report.lasting]),
+        ("Calls that were refused", report.refusals),
+        ("Stops, takeovers and notes", run),
+    ):
+        if texts:
+            lines += [f"## {title}", "", *(f"- {_plain(text)}" for text in texts), ""]
+    return lines
+
+
+def markdown_table(rows: Sequence[Row]) -> list[str]:
+    """A Markdown table; cells are made plain."""
+
+    def line(cells: Row) -> str:
+        return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(rows[0]), "|" + "---|" * len(rows[0]), *(line(row) for row in rows[1:])]
+
+
+def _plain(text: str) -> str:
+    """Text as one line that no reader of Markdown takes for HTML, a link or a picture."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("[", "\\[")
+
+
+def timeline_text(report: Report) -> list[str]:
+    """The timeline as bars of characters, for places that show no pictures: one line a step, gates apart."""
+    start, end = min(report.impact, report.started), max(report.ended, report.started + timedelta(milliseconds=1))
+    whole = (end - start).total_seconds()
+    names = max(len(one) for one in (*(line.step for line in report.steps), *(f"gate {gate.gate}" for gate in report.gates)))
+
+    def bar(begun: datetime, over: datetime | None, sign: str) -> str:
+        first = min(BAR - 1, int((begun - start).total_seconds() / whole * BAR))
+        last = max(first + 1, round(((over or end) - start).total_seconds() / whole * BAR))
+        return " " * first + sign * (last - first)
+
+    lines = [f"{' ' * names} |{'impact +' + seconds(0):<{BAR - 12}}{'+' + seconds(whole):>12}|"]
+    for line in report.steps:
+        drawn = bar(line.started, line.finished, "█") if line.started else ""
+        lines.append(f"{line.step:<{names}} |{drawn:<{BAR}}| {seconds(line.actual)} of {seconds(line.budget)}, {line.status}")
+    for gate in report.gates:
+        drawn = bar(gate.asked[0].start, gate.asked[-1].end, "▒") if gate.asked else ""
+        lines.append(f"{'gate ' + gate.gate:<{names}} |{drawn:<{BAR}}| {seconds(gate.waited)} {_plain(gate.outcome)}")
+    return lines
+
+
+def to_json(report: Report) -> str:
+    """The report as JSON, indented; flows/report-v1.schema.json describes it."""
+    return report.model_dump_json(indent=2, by_alias=True)
