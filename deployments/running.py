@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from deployments.authoring import add_inputs, planned
 from deployments.exits import Exit, exit_of
+from deployments.people import add_accept_loss
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,6 +35,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     run.add_argument("--reason", default="", help="why")
     run.add_argument("--impact", metavar="TIME", help="when the outage began, as 2026-01-31T03:04:05Z; starts the RTO clock")
     run.add_argument("--approve", action="append", default=[], metavar="GATE", help="approve a gate in advance")
+    add_accept_loss(run)
     _common(run)
     run.set_defaults(run=run_run)
     resume = commands.add_parser("resume", help="go on with an execution that was interrupted, failed or was refused")
@@ -61,8 +63,9 @@ def run_run(options: argparse.Namespace) -> int:
     if unknown:
         print(f"--approve {unknown[0]}: there is no such gate; there are {', '.join(plan.gate_by_name) or 'none'}", file=sys.stderr)
         return Exit.invalid
+    reason = f"in advance: {options.reason}".rstrip(": ")
     said = tuple(
-        SaidAboutGate(gate=gate, answer=Answer.approve, by=options.by, reason=f"in advance: {options.reason}".rstrip(": "))
+        SaidAboutGate(gate=gate, answer=Answer.approve, by=options.by, reason=reason, accepts_loss=options.accept_loss)
         for gate in options.approve
     )
     journal = open_journal(options.journal)
@@ -194,6 +197,7 @@ def follow(notices: queue.SimpleQueue[object], until: Callable[[object], None] |
 def finish(engine: Engine, journal: Journal, facts: tuple[Fact, ...] = ()) -> None:
     """Print the timeline and what it means, and write the report beside the journal."""
     from deployments.journal_location import beside
+    from flows.loss_report import loss_lines
     from flows.report import aligned, build, markdown, recovery_lines, timeline_rows, to_json
 
     events = [event for _, event in journal.read(engine.execution)]
@@ -204,7 +208,7 @@ def finish(engine: Engine, journal: Journal, facts: tuple[Fact, ...] = ()) -> No
     print("\n".join(aligned(timeline_rows(report), _width())))
     if report.mode != "dry-run":
         print()
-        print("\n".join(recovery_lines(report)))
+        print("\n".join([*recovery_lines(report), *loss_lines(report.losses, report.rpo)]))
     for fact in facts:
         print(f"{fact.name}: {fact.value}")
     folder = beside(journal) / "reports"

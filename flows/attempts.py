@@ -2,16 +2,20 @@
 
 What must never happen, and where it is prevented:
 - an act without its announcement in the journal: `act` is the only place that sends a first DoAct, after its Acting
-- an act behind a gate that is not approved, or on an old look: `_wants_to_act` and the attempt's `fresh`
+- an act behind a gate that is not approved, or on an old look: `wants_to_act` and the attempt's `fresh`
+- an act that may lose more than the RPO and a person allow, seen right before it: `wants_to_act`
 - an act after a stop, in a rollback, or in a dry run: `Turn.may_change` is asked before every one
 - a change done twice: an attempt that acted only looks until the world answers (declared resends excepted)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel
 
 from flows.events import Acted, Acting, Marked, Status
+from flows.losses import loss_is_accepted
 from flows.messages import DoAct, DoLook, Failure, Look
 from flows.outcomes import failed, finish, open_gate
 from flows.turn import Attempt, Phase, Turn, interval
@@ -82,29 +86,40 @@ def _consider(turn: Turn, step: PlannedStep, look: Look) -> None:
     elif look.underway:
         turn.change(step.id, phase=Phase.verifying, due=turn.now + interval(step))
     else:
-        _wants_to_act(turn, step, look)
+        wants_to_act(turn, step, look)
 
 
-def _wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
+def wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
+    """Nothing speaks against acting but what people must say first, or a look that is too old."""
     closed = [name for name in step.gates if not turn.state.gate(name).approved]
     if not turn.may_change():
         turn.set(step.id, None)  # nothing of it was done; it stays unfinished and can be resumed
     elif closed:
-        attempt = turn.core.attempts[step.id]
-        turn.change(step.id, phase=Phase.gated, paused=attempt.deadline - turn.now, fresh=False, due=None)
-        for name in closed:
-            open_gate(turn, turn.rule(name), step, look)
-    elif step.gates and not turn.core.attempts[step.id].fresh:
-        # the gate was open before this look went out only if it opened before the attempt did; else look again
-        records = [turn.state.gate(name).closed for name in step.gates]
-        opened = max((record.at for record in records if record is not None), default=turn.now)
-        started = turn.state.step(step.id).started or turn.now
-        if opened <= started:
-            act(turn, step, look)
-        else:
-            send_look(turn, step.id, fresh=True)
-    else:
+        _wait_at(turn, step, look, closed)
+    elif not _is_fresh(turn, step):
+        send_look(turn, step.id, fresh=True)
+    elif loss_is_accepted(turn, step, look):
         act(turn, step, look)
+    elif step.gates:
+        _wait_at(turn, step, look, step.gates[:1])  # approved, and the loss has grown beyond what was accepted
+    else:
+        failed(turn, step, Status.refused, "more may be lost than the rpo allows, and no gate asks who accepts it")
+
+
+def _wait_at(turn: Turn, step: PlannedStep, look: Look, gates: Sequence[str]) -> None:
+    attempt = turn.core.attempts[step.id]
+    turn.change(step.id, phase=Phase.gated, paused=attempt.deadline - turn.now, fresh=False, due=None)
+    for name in gates:
+        open_gate(turn, turn.rule(name), step, look)
+
+
+def _is_fresh(turn: Turn, step: PlannedStep) -> bool:
+    """Whether this look went out after the gates opened; else minutes may lie between the two."""
+    if not step.gates or turn.core.attempts[step.id].fresh:
+        return True
+    records = [turn.state.gate(name).closed for name in step.gates]
+    opened = max((record.at for record in records if record is not None), default=turn.now)
+    return opened <= (turn.state.step(step.id).started or turn.now)
 
 
 def act(turn: Turn, step: PlannedStep, look: Look) -> None:

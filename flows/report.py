@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.clock import covered, people_spans, recovered_at, recovery_time
 from flows.events import Acted, Event, Noted, Verdict
+from flows.loss_report import LossLine, loss_lines, losses
 from flows.state import ExecutionState, fold
 from runbooks.plan import Plan
 from tasks.durations import show_seconds
@@ -109,6 +110,7 @@ class Report(Frozen):
     steps: tuple[StepLine, ...]
     gates: tuple[GateLine, ...]
     answers: tuple[Said, ...]
+    losses: tuple[LossLine, ...] = ()
     forecasts: tuple[str, ...]
     refusals: tuple[str, ...]
     notes: tuple[str, ...]
@@ -133,7 +135,7 @@ def build(execution: str, plan: Plan, events: Sequence[Event], place: str, facts
             verification=time.verification.total_seconds(),
         ),
         rto_met=_met(state, plan), steps=tuple(_line(plan, state, step.id) for step in plan.steps),
-        gates=_gates(state), answers=_answers(state),
+        gates=_gates(state), answers=_answers(state), losses=losses(plan, state),
         forecasts=tuple(f"{one.at:%H:%M:%S} {one.verdict}: recovery expected {one.recovery:%H:%M:%S}" for one in state.forecasts),
         refusals=tuple(f"{one.step}: {one.refused}" for one in events if isinstance(one, Acted) and one.refused),
         notes=tuple(f"{one.at:%H:%M:%S} {one.by}: {one.text}" for one in events if isinstance(one, Noted)),
@@ -258,6 +260,7 @@ def markdown(report: Report) -> str:
         + (f": {report.reason}" if report.reason else "") + ".",
         "",
         *recovery_lines(report),
+        *loss_lines(report.losses, report.rpo),
         "",
         "## Timeline",
         "",

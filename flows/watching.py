@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from flows.clock import recovered_at, recovery_deadline
 from flows.events import Choice, Event, Status
 from flows.forecast import forecast
+from flows.gates import show_accepted
 from flows.state import ExecutionState, StepRecord
 from runbooks.model import Mode
 from runbooks.plan import Plan, PlannedStep
@@ -28,6 +29,8 @@ class Question:
     choices: tuple[Choice, ...] = ()
     """For a failed step; empty means approve or deny."""
     default: Choice | None = None
+    loses: bool = False
+    """Data may be lost behind it: who approves is asked how much."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def view(plan: Plan, state: ExecutionState, at: datetime, last_seen: Mapping[str
 def questions(state: ExecutionState) -> tuple[Question, ...]:
     """Everything that people are asked now: gates, manual steps, failed steps."""
     asked = [
-        Question(name, gate.opened.question, gate.opened.evidence, gate.opened.covers, gate.opened.deadline)
+        Question(name, gate.opened.question, gate.opened.evidence, gate.opened.covers, gate.opened.deadline,
+                 loses=gate.opened.loss is not None)
         for name, gate in state.gates.items()
         if gate.waiting and gate.opened
     ]
@@ -131,7 +135,8 @@ def line(event: Event) -> str | None:
             evidence = "".join(f"\n    {one}" for one in event.evidence)
             return f"GATE {event.gate}: {event.question} (until {event.deadline:%H:%M:%S} UTC){evidence}"
         case e.ApprovalGiven():
-            return f"gate {event.gate}: {event.by} says {event.answer.value}{': ' + event.reason if event.reason else ''}"
+            accepts = f", accepting a loss of {show_accepted(event.accepts_loss)}" if event.accepts_loss is not None else ""
+            return f"gate {event.gate}: {event.by} says {event.answer.value}{accepts}{': ' + event.reason if event.reason else ''}"
         case e.GateClosed():
             return f"gate {event.gate}: {'approved' if event.approved else 'refused'}{': ' + event.reason if event.reason else ''}"
         case e.Acting():

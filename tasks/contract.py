@@ -31,6 +31,7 @@ __all__ = [
     "ActionFailed",
     "Change",
     "Duration",
+    "Loss",
     "Mark",
     "Plane",
     "Probe",
@@ -99,6 +100,18 @@ class Frozen(BaseModel):
     ) -> dict[str, Any]:
         """Give the model's JSON Schema, with durations as runbooks write them."""
         return super().model_json_schema(by_alias, ref_template, schema_generator, mode, **more)
+
+
+class Loss(Frozen):
+    """What customers were told is safe and a step, done now, would lose: a range in seconds, because nobody can know it.
+
+    at_least: known to be missing. at_most: may have been acknowledged and is not here; None: not known, so any amount.
+    grows: the old side may still acknowledge, so every second that passes is added to `at_most`.
+    """
+
+    at_least: float = 0.0
+    at_most: float | None = None
+    grows: bool = True
 
 
 @dataclass(frozen=True)
@@ -176,6 +189,10 @@ class Action(Frozen, ABC, Generic[StateT]):
         """
         return ()
 
+    def loss(self, state: StateT) -> Loss | None:
+        """Pure: what a promotion now would lose, as far as this state tells; None where it tells nothing of it."""
+        return None
+
     def marks(self, state: StateT) -> Mapping[Mark, datetime | None]:
         """Pure: marks of the RTO clock that a done state sets; None means 'when it was done'."""
         return {}
@@ -206,6 +223,8 @@ class Change(Action[StateT]):
     """It makes sure that the old primary takes no more writes."""
     makes_writer: ClassVar[bool] = False
     """It makes a second writer possible: no act of it without a fence, looked at again right before."""
+    loses: ClassVar[bool] = False
+    """It may lose acknowledged data: above the RPO no act of it until a person accepted its `loss` by name."""
     resend: ClassVar[timedelta | None] = None
     """Repeat `act` this often while it is neither done nor underway; None: act once an attempt."""
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import AwareDatetime, Field, model_validator
 
 from tasks.clients import Clients
-from tasks.contract import Change, Duration, Frozen, Plane, Seen
+from tasks.contract import Change, Duration, Frozen, Loss, Plane, Seen
 from tasks.postgres_server import Heartbeat, Server
 
 RESEND = timedelta(milliseconds=50)  # a promote within 20 ms of losing the stream may sleep 5 s; sent again it does not
@@ -55,6 +55,7 @@ class Promote(Change[Promotion]):
     libraries: ClassVar[tuple[str, ...]] = ("psycopg",)
     point_of_no_return: ClassVar[bool] = True
     makes_writer: ClassVar[bool] = True
+    loses: ClassVar[bool] = True
     plane: ClassVar[Plane] = Plane.data
     resend: ClassVar[timedelta | None] = RESEND
 
@@ -167,6 +168,11 @@ class Promote(Change[Promotion]):
             if loss > limit:
                 return f"up to {loss:.1f}s of acknowledged writes may be lost, more than max_loss {limit:g}s"
         return None
+
+    def loss(self, state: Promotion) -> Loss:
+        """From nothing to what was acknowledged after the last heartbeat that arrived."""
+        grows = state.in_recovery and self.acknowledged_until is None
+        return Loss(at_most=state.loss_seconds_at_most, grows=grows)
 
     def explain(self, state: Promotion) -> str:
         """Say how far it is."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from tasks.clients import Clients
-from tasks.contract import Duration, Frozen, Probe
+from tasks.contract import Duration, Frozen, Loss, Probe
 from tasks.postgres_server import Heartbeat, Server
 
 
@@ -86,6 +86,12 @@ class Replication(Probe[Following]):
             return True
         behind = state.lag_seconds
         return state.attached and behind is not None and behind <= self.max_lag.total_seconds()
+
+    def loss(self, state: Following) -> Loss:
+        """From what is known to be missing to what the primary may have acknowledged since the last heartbeat."""
+        return Loss(
+            at_least=state.loss_at_least_seconds, at_most=state.loss_at_most_seconds, grows=not state.attached
+        )
 
     def explain(self, state: Following) -> str:
         """Say where the standby is."""
