@@ -233,6 +233,11 @@ class Change(Action[StateT]):
     def target(self) -> str:
         """What this changes, as the lease names it, without secrets: 'postgres:127.0.0.1:5432/shop'."""
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Everything that needs a lease; more than `target` where several things change together."""
+        return (self.target,)
+
     @abstractmethod
     def describe(self, before: StateT) -> str:
         """Pure: one line with real values, old -> new: 'scale checkout-west: 1 -> 3 instances'."""

@@ -19,7 +19,9 @@ OURS: dict[str, str] = {
     "aws.route53.point": "tasks.aws.route53:PointDns",
     "detect.outage": "tasks.detect:DetectOutage",
     "http.smoke_test": "tasks.http:SmokeTest",
+    "postgres.elect": "tasks.postgres_elect:Elect",
     "postgres.fence": "tasks.postgres_fence:Fence",
+    "postgres.follow": "tasks.postgres_follow:Follow",
     "postgres.promote": "tasks.postgres_promote:Promote",
     "postgres.replication": "tasks.postgres_replication:Replication",
 }
