@@ -11,6 +11,7 @@ What must never happen, and where it is prevented:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -170,7 +171,15 @@ def send_look(turn: Turn, step: str, *, fresh: bool = False) -> None:
     """Send a look out, with what was seen before."""
     attempt = turn.change(step, busy=True, due=None, fresh=fresh or turn.core.attempts[step].fresh)
     acted = turn.state.step(step).acting
-    turn.commands.append(DoLook(step, attempt.number, attempt.seen, acted))
+    turn.commands.append(DoLook(step, attempt.number, attempt.seen or _journaled(turn, step), acted))
+
+
+def _journaled(turn: Turn, step: str) -> Seen[Any] | None:
+    """What was seen before this execution first acted on the step: a resumed attempt goes on from there."""
+    record, kind = turn.state.step(step), turn.plan.by_id[step].action_type
+    if not record.acting or record.before is None or record.acted_at is None or kind is None:
+        return None
+    return Seen(kind.state_type().model_validate(record.before), record.acted_at)
 
 
 def act_returned(turn: Turn, step: PlannedStep, failure: Failure | None) -> None:

@@ -223,6 +223,12 @@ class Change(Action[StateT]):
     """It makes sure that the old primary takes no more writes."""
     makes_writer: ClassVar[bool] = False
     """It makes a second writer possible: no act of it without a fence, looked at again right before."""
+    before_customers: ClassVar[bool] = False
+    """After a promotion and before customers are led to it: what they would stumble over is put right."""
+    repoints: ClassVar[bool] = False
+    """It leads connections (DNS, a pooler, settings) to the new primary."""
+    starts_consumers: ClassVar[bool] = False
+    """It starts consumers or scheduled jobs, which come last."""
     loses: ClassVar[bool] = False
     """It may lose acknowledged data: above the RPO no act of it until a person accepted its `loss` by name."""
     resend: ClassVar[timedelta | None] = None

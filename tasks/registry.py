@@ -19,6 +19,7 @@ OURS: dict[str, str] = {
     "aws.route53.point": "tasks.aws.route53:PointDns",
     "detect.outage": "tasks.detect:DetectOutage",
     "http.smoke_test": "tasks.http:SmokeTest",
+    "postgres.advance_sequences": "tasks.postgres_sequences:AdvanceSequences",
     "postgres.elect": "tasks.postgres_elect:Elect",
     "postgres.fence": "tasks.postgres_fence:Fence",
     "postgres.follow": "tasks.postgres_follow:Follow",

@@ -21,6 +21,7 @@ INPUTS: dict[str, dict[str, Any]] = {
         "base": "http://checkout.example",
         "requests": [{"name": "health", "url": "/health", "headers": {"Authorization": SECRET}}],
     },
+    "postgres.advance_sequences": {"server": SERVER, "by": 1000},
     "postgres.elect": {"standbys": {"a": SERVER, "b": SERVER}, "prefer": ["b"]},
     "postgres.follow": {"standbys": {"a": SERVER, "b": SERVER}, "leader": "a"},
     "postgres.fence": {"node": SERVER, "method": {"control": {"url": "http://provider.example/east"}}},
@@ -53,6 +54,9 @@ _ELECTION = {
 _FOLLOWERS = {
     "leader": "a", "leader_in_recovery": False, "system_id": "7", "timeline": 2, "following": ["b"],
     "left_out": {"c": "cannot be asked"}, "candidates": [{**_CANDIDATE, "name": "b"}],
+}  # fmt: skip
+_SEQUENCE = {
+    "name": "public.orders_id_seq", "increment": 1, "least": 1, "most": 2**31 - 1, "cycles": False, "last": 33, "target": 1033,
 }  # fmt: skip
 _FLEET = {
     "group": "web", "desired": 1, "min_size": 0, "max_size": 4, "in_service": 1, "launches": True,
@@ -87,6 +91,11 @@ STATES: dict[str, list[tuple[dict[str, Any], bool]]] = {
         ),
     ],
     "http.smoke_test": [(_SMOKE, True), ({**_SMOKE, "p95_ms": 900.0}, False)],
+    "postgres.advance_sequences": [
+        ({"in_recovery": False, "sequences": [_SEQUENCE]}, True),
+        ({"in_recovery": False, "sequences": [_SEQUENCE], "behind": ["public.orders_id_seq"]}, False),
+        ({"in_recovery": True, "sequences": []}, False),
+    ],
     "postgres.elect": [
         (_ELECTION, True),
         ({**_ELECTION, "receiving": ["a"]}, False),
