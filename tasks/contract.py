@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, cast, ge
 
 from pydantic import BaseModel, ConfigDict, GetPydanticSchema
 from pydantic.json_schema import DEFAULT_REF_TEMPLATE, GenerateJsonSchema, JsonSchemaMode
-from pydantic_core import core_schema
+from pydantic_core import PydanticCustomError, core_schema
 
 from tasks.clients import Clients
 from tasks.durations import format_duration, parse_duration
@@ -100,6 +100,14 @@ class Frozen(BaseModel):
     ) -> dict[str, Any]:
         """Give the model's JSON Schema, with durations as runbooks write them."""
         return super().model_json_schema(by_alias, ref_template, schema_generator, mode, **more)
+
+
+WHICH_FIELDS = "which_fields"
+
+
+def which_fields(message: str) -> PydanticCustomError:
+    """An error for validators about which fields are given, whatever they hold: a plan tells it before any value is known."""
+    return PydanticCustomError(WHICH_FIELDS, message)
 
 
 class Loss(Frozen):

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import AwareDatetime, Field, model_validator
 
 from tasks.clients import Clients
-from tasks.contract import Change, Duration, Frozen, Loss, Plane, Seen
+from tasks.contract import Change, Duration, Frozen, Loss, Plane, Seen, which_fields
 from tasks.errors import ActionFailed
 from tasks.postgres_server import Heartbeat, Server
 
@@ -104,9 +104,9 @@ class Promote(Change[Promotion]):
     @model_validator(mode="after")
     def _one_candidate(self) -> Promote:
         if (self.standby is None) == (self.standbys is None):
-            raise ValueError("name either `standby` (one) or `standbys` (several, with `chosen`)")
+            raise which_fields("name either `standby` (one) or `standbys` (several, with `chosen`)")
         if (self.standbys is None) != (self.chosen is None):
-            raise ValueError("`standbys` and `chosen` go together: chosen: ${steps.elect.chosen}")
+            raise which_fields("`standbys` and `chosen` go together; postgres.elect gives chosen")
         return self
 
     @property

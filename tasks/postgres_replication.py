@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from tasks.clients import Clients
-from tasks.contract import Duration, Frozen, Loss, Probe
+from tasks.contract import Duration, Frozen, Loss, Probe, which_fields
 from tasks.errors import ActionFailed
 from tasks.postgres_candidates import Candidate, Wanted, elect, furthest, reasons, usual_system
 from tasks.postgres_server import Heartbeat, Server
@@ -88,7 +88,7 @@ class Replication(Probe[Following]):
     @model_validator(mode="after")
     def _one_or_several(self) -> Replication:
         if (self.standby is None) == (self.standbys is None):
-            raise ValueError("name either `standby` (one) or `standbys` (several)")
+            raise which_fields("name either `standby` (one) or `standbys` (several)")
         return self
 
     def by_hand(self) -> tuple[str, ...]:

@@ -62,6 +62,7 @@ class PointDns(Change[Record]):
     interval: ClassVar[timedelta] = timedelta(milliseconds=250)
     libraries: ClassVar[tuple[str, ...]] = ("boto3", "dns.query")
     reversible: ClassVar[bool] = True
+    repoints: ClassVar[bool] = True
     plane: ClassVar[Plane] = Plane.control
 
     zone: str = Field(
