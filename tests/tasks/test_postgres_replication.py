@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -125,3 +126,24 @@ def test_a_slot_that_the_standby_has_too_is_not_lost(pair: MakePair, clients: Cl
             thread.join()
     state = Replication(primary=primary.server(), standby=standby.server()).observe(clients)
     assert (state.logical_slots, state.logical_slots_kept) == ((), ("cdc",))
+
+
+@pytest.mark.skipif(os.environ.get("FAILOVER_TEST_POSTGRES") != "18", reason="failover slots came with PostgreSQL 17")
+def test_a_failover_slot_that_was_synced_is_not_lost(pair: MakePair, clients: Clients) -> None:
+    primary, standby = pair(wal_level="logical")
+    primary.do("SELECT pg_create_physical_replication_slot('west')")
+    primary.do("SELECT pg_create_logical_replication_slot('cdc', 'pgoutput', false, false, true)")
+    primary.do("SELECT pg_create_logical_replication_slot('search', 'pgoutput')")
+    told = f"host={primary.host} port={primary.port} user=failover application_name=west dbname=postgres"
+    standby.do(
+        f"ALTER SYSTEM SET primary_conninfo = '{told}'", "ALTER SYSTEM SET primary_slot_name = 'west'",
+        "ALTER SYSTEM SET sync_replication_slots = on", "SELECT pg_reload_conf()",
+    )  # fmt: skip
+    step = Replication(primary=primary.server(), standby=standby.server())
+
+    def synced() -> bool:
+        primary.do("INSERT INTO orders VALUES (1)", "SELECT pg_replication_slot_advance('cdc', pg_current_wal_lsn())")
+        return step.observe(clients).logical_slots_kept == ("cdc",)
+
+    until(synced, 30)
+    assert step.observe(clients).logical_slots == ("search",)
