@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flows.clock import recovered_at, recovery_deadline
-from flows.events import Choice, Event, Status
+from flows.events import Answer, Choice, Event, Status
 from flows.forecast import forecast
-from flows.gates import show_accepted
-from flows.state import ExecutionState, StepRecord
+from flows.gates import asked_of, not_accepted, show_accepted
+from flows.state import ExecutionState, GateRecord, StepRecord
 from runbooks.model import Mode
 from runbooks.plan import Plan, PlannedStep
 from tasks.durations import show_seconds
@@ -73,8 +73,8 @@ def view(plan: Plan, state: ExecutionState, at: datetime, last_seen: Mapping[str
 def questions(state: ExecutionState) -> tuple[Question, ...]:
     """Everything that people are asked now: gates, manual steps, failed steps."""
     asked = [
-        Question(name, gate.opened.question, gate.opened.evidence, gate.opened.covers, gate.opened.deadline,
-                 loses=gate.opened.loss is not None)
+        Question(name, gate.opened.question, (*gate.opened.evidence, *_too_little(gate, state)), gate.opened.covers,
+                 gate.opened.deadline, loses=gate.opened.loss is not None)
         for name, gate in state.gates.items()
         if gate.waiting and gate.opened
     ]
@@ -84,6 +84,16 @@ def questions(state: ExecutionState) -> tuple[Question, ...]:
         if one.closed is None
     ]
     return tuple(asked)
+
+
+def _too_little(gate: GateRecord, state: ExecutionState) -> tuple[str, ...]:
+    """Approvals that do not count, because they accept less than may be lost."""
+    if gate.opened is None or state.started is None:
+        return ()
+    stake = asked_of(gate.opened, state.started).stake
+    yes = [one for one in gate.answers if one.answer is Answer.approve]
+    wrong = [(one.by, not_accepted(stake, one.accepts_loss, max(one.given_at, gate.opened.at))) for one in yes]
+    return tuple(f"{by} said yes, which does not count: {why}" for by, why in wrong if why is not None)
 
 
 def _runs(record: StepRecord) -> bool:

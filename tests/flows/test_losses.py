@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from flows.events import Acting, Answer, ApprovalGiven, GateOpened, Status, Verdict
 from flows.gates import UNKNOWN, Approved, Asked, Refused, Stake, Waiting, enough, judge, read_accepted
 from flows.journal import SaidAboutGate
+from flows.prefect_questions import open_questions
 from flows.report import build
+from flows.state import fold
+from flows.terminal import Dialogue
+from flows.watching import questions
 from runbooks.model import Approval, Mode
 from tasks.contract import Loss
 from tests.flows.world import START, Crash, FenceOff, MakeWriter, Simulation, Watch, World, make_plan, step
@@ -129,6 +133,37 @@ def test_without_an_rpo_nobody_has_to_accept_anything() -> None:
     plan = lossy()
     sim = Simulation(make_plan(*plan.steps, gates={"go": Approval()}), world(None), letters=[(START, yes())])
     assert sim.run().verdict is Verdict.recovered
+
+
+def test_whoever_accepted_too_little_is_told_so_where_the_gate_is_shown() -> None:
+    letters = [(START + seconds(5), yes("1m", by="bo"))]
+    sim = Simulation(lossy(), world(70.0), letters=letters, crash=lambda what, _: what == "before gate-closed")
+    with pytest.raises(Crash):
+        sim.run()
+    state = fold(sim.journal)
+    (shown,) = questions(state)
+    assert shown.loses
+    assert any(line.startswith("bo said yes, which does not count") for line in shown.evidence)
+    (form,) = open_questions(sim.plan, state, "e1")
+    assert "bo said approve, which does not count" in form.text
+
+
+def test_the_form_and_the_terminal_take_the_accepted_loss_and_nothing_else_for_it() -> None:
+    sim = Simulation(lossy(), world(70.0), crash=lambda what, _: what == "before gate-closed")
+    with pytest.raises(Crash):
+        sim.run()
+    state = fold(sim.journal)
+    (form,) = open_questions(sim.plan, state, "e1")
+    assert "accept_loss" in form.form().model_fields
+    sent = {"decision": "approve", "name": "ada", "reason": "", "accept_loss": "90s"}
+    assert form.said(sent) == yes("90s", by="ada").model_copy(update={"how": "prefect-form"})
+    assert form.said({**sent, "accept_loss": ""}).accepts_loss is None
+    assert isinstance(form.said({**sent, "accept_loss": "lots"}), str)
+    dialogue = Dialogue(questions(state)[0], "ada")
+    for line in ("y", "", "lost anyway", "lots"):
+        assert dialogue.take(line) is None
+    assert dialogue.take("unknown") == yes("unknown", by="ada").model_copy(update={"reason": "lost anyway"})
+    assert [dialogue.take(line) for line in ("n", "", "")][-1].answer is Answer.deny  # a no needs no loss
 
 
 @pytest.mark.parametrize("told", [70.0, 30.0])
