@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from flows.events import ANY_EVENT, Answer, Choice, Event, ExecutionFinished, ExecutionStarted, Verdict
 from runbooks.model import Mode
+from tasks.contract import Duration
 
 GENESIS = "0" * 64
 
@@ -56,6 +57,7 @@ class SaidAboutGate(Said):
     kind: Literal["gate"] = "gate"
     gate: str
     answer: Answer
+    accepts_loss: Duration | None = None
 
 
 class SaidAboutFailure(Said):
