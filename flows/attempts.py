@@ -12,6 +12,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from flows.events import Acted, Acting, Marked, Status
+from flows.fencing import unfenced
 from flows.messages import DoAct, DoLook, Failure, Look
 from flows.outcomes import failed, finish, open_gate
 from flows.turn import Attempt, Phase, Turn, interval
@@ -111,9 +112,10 @@ def act(turn: Turn, step: PlannedStep, look: Look) -> None:
     """Announce, then act. The only way to a first DoAct."""
     attempt = turn.core.attempts[step.id]
     before = look.state.model_dump(mode="json")
+    warning = unfenced(step.fenced_by, turn.state)
     turn.write(
-        Acting(at=turn.now, step=step.id, attempt=attempt.number, describe=look.describe, before=before,
-               target=look.target)
+        Acting(at=turn.now, step=step.id, attempt=attempt.number, before=before, target=look.target,
+               describe=f"{warning}; {look.describe}" if warning else look.describe)
     )  # fmt: skip
     _send_act(turn, step, look.state)
 

@@ -14,7 +14,7 @@ from flows.attempts import act_returned, look_failed, saw, send_look
 from flows.events import StopAsked
 from flows.messages import ActReturned, Command, Failure, Letter, Message, Saw, Stop, Tick, UndoReturned
 from flows.progress import end, start_ready, stop_attempts, tell_forecast
-from flows.questions import expire, judge_gates, settle_failures, take_letter
+from flows.questions import expire, judge_gates, judge_overrides, settle_failures, take_letter
 from flows.rollback import continue_rollback, undone
 from flows.turn import Attempt, Core, Phase, Turn
 
@@ -73,6 +73,7 @@ def _advance(turn: Turn) -> None:
     """Judge, time out, start and end whatever is due; nothing here depends on which message came."""
     judge_gates(turn)
     expire(turn)
+    judge_overrides(turn)
     settle_failures(turn)
     if turn.state.rollback is not None:
         continue_rollback(turn)

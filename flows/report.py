@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.clock import covered, people_spans, recovered_at, recovery_time
 from flows.events import Acted, Event, Noted, Verdict
+from flows.fencing import warnings
 from flows.state import ExecutionState, fold
 from runbooks.plan import Plan
 from tasks.durations import show_seconds
@@ -112,6 +113,8 @@ class Report(Frozen):
     forecasts: tuple[str, ...]
     refusals: tuple[str, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """Fences that people overrode: who and why."""
     facts: tuple[Fact, ...] = ()
 
 
@@ -137,7 +140,7 @@ def build(execution: str, plan: Plan, events: Sequence[Event], place: str, facts
         forecasts=tuple(f"{one.at:%H:%M:%S} {one.verdict}: recovery expected {one.recovery:%H:%M:%S}" for one in state.forecasts),
         refusals=tuple(f"{one.step}: {one.refused}" for one in events if isinstance(one, Acted) and one.refused),
         notes=tuple(f"{one.at:%H:%M:%S} {one.by}: {one.text}" for one in events if isinstance(one, Noted)),
-        facts=tuple(facts),
+        facts=tuple(facts), warnings=warnings(state),
     )  # fmt: skip
 
 
@@ -199,6 +202,11 @@ def _answers(state: ExecutionState) -> tuple[Said, ...]:
         for name, one in state.decisions.items()
         if one.closed is not None
     ]
+    said += [
+        Said(gate=f"override of fence {name}", answer="override", by=one.by, how=one.how, reason=one.reason, at=one.given_at)
+        for name, words in state.overrides.items()
+        for one in words
+    ]
     return tuple(sorted(said, key=lambda one: one.at))
 
 
@@ -257,6 +265,7 @@ def markdown(report: Report) -> str:
         f"started {report.started:%Y-%m-%d %H:%M:%S} UTC by {report.initiator} ({report.channel})"
         + (f": {report.reason}" if report.reason else "") + ".",
         "",
+        *(f"**{warning}**\n" for warning in report.warnings),
         *recovery_lines(report),
         "",
         "## Timeline",

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Round:
 
     scenario: Scenario
     sync: bool
+    supervised: bool
     outcome: str
     """recovered, or refused: nothing was promoted."""
     exit: int
@@ -58,7 +59,7 @@ def run_round(lab: Lab, scenario: Scenario, folder: Path) -> Round:
     """Carry one round out; the lab is up, in whatever state."""
     lab.reset()
     with Provider(lab, scenario.provider) as provider, clients(lab) as pinned:
-        scene = _scene(lab, folder, scenario, provider)
+        scene = prepared(lab, folder, scenario, provider)
         exit_code, fault = _fail_over(scene, scenario)
         promoted = lab.status().nodes["west"].role == "primary"
         lab.heal()
@@ -80,7 +81,7 @@ def clients(lab: Lab) -> Iterator[Pinned]:
         pinned.stop()
 
 
-def _scene(lab: Lab, folder: Path, scenario: Scenario, provider: Provider) -> Scene:
+def prepared(lab: Lab, folder: Path, scenario: Scenario, provider: Provider) -> Scene:
     method = {
         "control": f'{{control: {{url: "{provider.url}"}}}}',
         "sql": "{sql: {as_client: {host: 127.77.1.4, port: 15432, database: shop, user: checkout, "
@@ -176,14 +177,14 @@ def _judged(scene: Scene, scenario: Scenario, pinned: Pinned, seen: tuple[int, f
         wrong.append(f"lost {judgement.true_loss:.3f} s, stated at most {stated}")
     recovery = min((ack.acked for ack in new), default=None)
     return Round(
-        scenario, lab.status().sync, "recovered" if promoted else "refused", exit_code, judgement, len(old), len(new),
+        scenario, lab.status().sync, False, "recovered" if promoted else "refused", exit_code, judgement, len(old), len(new),
         stated, None if recovery is None else recovery - fault, tuple(wrong),
     )  # fmt: skip
 
 
 def _rows(lab: Lab, node: Any) -> Rows:
     with psycopg.connect(lab.conninfo(node)) as session:
-        found = session.execute("SELECT ref::text, node, extract(epoch FROM created_at)::float FROM orders").fetchall()
+        found = session.execute("SELECT ref::text, node, extract(epoch FROM created_at)::float FROM orders WHERE instance LIKE %s", ("pinned-%",)).fetchall()
     made = {ref: at for ref, _, at in found}
     return Rows(made, {ref: who for ref, who, _ in found}, len(found) - len(made))
 
@@ -212,18 +213,18 @@ def main() -> None:
     lab.down()
     lab.up(sync=given.sync, supervise=given.supervise, traffic=False)
     try:
-        wrong = sum(_said(lab, draw(given.seed, number), given.out) for number in range(given.first, given.first + given.rounds))
+        wrong = sum(_said(lab, draw(given.seed, number), given) for number in range(given.first, given.first + given.rounds))
     finally:
         lab.down()
     print(f"{given.rounds} rounds, {wrong} wrong")
     raise SystemExit(1 if wrong else 0)
 
 
-def _said(lab: Lab, scenario: Scenario, out: Path) -> bool:
+def _said(lab: Lab, scenario: Scenario, given: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         begun = time.monotonic()
-        done = run_round(lab, scenario, Path(folder))
-        with out.open("a") as file:
+        done = replace(run_round(lab, scenario, Path(folder)), supervised=given.supervise)
+        with given.out.open("a") as file:
             print(done.line(), file=file)
         took = time.monotonic() - begun
         print(f"{scenario}: {done.outcome} in {took:.1f} s, {'WRONG: ' + '; '.join(done.wrong) if done.wrong else 'right'}", flush=True)

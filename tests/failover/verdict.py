@@ -66,10 +66,7 @@ def _content(old: Sequence[Ack], new: Sequence[Ack], old_rows: Rows | None, new_
         wrong.append(f"{both} writes that the new primary acknowledged are in the old history")
     if missing := sum(ack.ref not in old_rows.made for ack in old):
         wrong.append(f"{missing} writes that the old primary acknowledged are not in its own history")
-    if new and (newer := _after(old_rows.by(old[0].node) if old else [], min(new_rows.by(new[0].node)))):
+    first = min(new_rows.by(new[0].node), default=None) if new else None
+    if old and first is not None and (newer := sum(made > first for made in old_rows.by(old[0].node))):
         wrong.append(f"{newer} rows of the old history were made after the first of the new one")
     return wrong
-
-
-def _after(times: Sequence[float], limit: float) -> int:
-    return sum(one > limit for one in times)
