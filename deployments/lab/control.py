@@ -2,6 +2,7 @@
 
 GET  /status  /events  /traffic  /nodes/{name}
 POST /nodes/{name}/stop|start|release     /links/{node}/{way} {"state", "direction"}
+GET  /leases/{node}   POST /leases/{node}/renew|close|release
 POST /break {"node", "how"}   /heal   /reset   /traffic {"running"}
 400 not understood, 404 no such thing, 409 refused in the present state, 500 the lab could not.
 """
@@ -62,6 +63,9 @@ async def handle(world: World, method: str, path: str, content: dict[str, Any]) 
         case "POST", "reset":
             await world.reset()
             return world.status()
+        case _, "leases", name, *verb:
+            if (told := world.watchdogs.ask(method, _name(name), verb)) is not None:
+                return told
         case _, "nodes", name, *verb:
             return await _node(world, method, name, verb)
         case "POST", "links", name, way:
@@ -88,6 +92,7 @@ async def _node(world: World, method: str, name: str, verb: list[str]) -> Any:
             await database.start(node)
         case "POST", ["release"]:
             database.release(node)
+            world.watchdogs.leases[node].release()
         case _:
             raise NoSuchThing(f"{method} /nodes/{name}/{'/'.join(verb)}: no such thing")
     return world.status()["nodes"][node]

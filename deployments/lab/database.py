@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final, Literal, TypeAlias, get_args
 
 from .addresses import NODES, WAYS, NodeName, Way, node_name, other
+from .admission import Admission
 from .errors import LabError, Refused
 from .events import EventLog
 from .link import Direction, Link, LinkState, dial
@@ -41,6 +42,7 @@ class Database:
         self._cuts: dict[tuple[NodeName, Way], Cut] = {(node, way): Cut() for node in NODES for way in WAYS}
         self._links: dict[tuple[NodeName, Way], Link] = {}
         self.nodes: dict[NodeName, Node] = {}
+        self.admission = Admission(storage, self.nodes, events)
         self._rebuilding = False
         self._restarts: set[asyncio.Task[None]] = set()
         for name in NODES:
@@ -54,6 +56,7 @@ class Database:
         self._rebuilding = True
         try:
             for node in self.nodes.values():
+                self.admission.forget(node.name)
                 await node.kill()
             await asyncio.gather(*(asyncio.to_thread(self.storage.build, name) for name in NODES))
         finally:
@@ -106,7 +109,10 @@ class Database:
         """Start a stopped node. Refused while it was powered off and not released."""
         node = self.nodes[name]
         async with node.lock:
+            if node.state == "stopped":
+                self.admission.close(name)
             await node.start()
+            await self.admission.admit(name)
         self._events.add("start", node=name)
 
     async def power_off(self, name: NodeName) -> None:
@@ -147,6 +153,7 @@ class Database:
         for task in self._restarts:
             task.cancel()
         for node in self.nodes.values():
+            self.admission.forget(node.name)
             await node.kill()
         for link in self._links.values():
             await link.close()

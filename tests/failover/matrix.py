@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.failover.scenarios import KINDS
+from tests.failover.scenarios import KINDS, SELF_FENCE
 
 HEAD = """# Fault matrix
 
@@ -32,7 +32,7 @@ TAIL = """
    side, which no cut reaches, about 80 writes a second, and never stop trying.
 2. The fault: the primary is *killed*, *frozen*, *disconnected* on every way, *cut* in one direction of one or two ways
    (asymmetric), or left *alive* (somebody fails over a primary that lives). Before the command starts, or after its
-   first look. `{supervised}` of the rounds ran with hosts that start a dead PostgreSQL again after a second.
+   first look. {supervised} rounds ran with hosts that start a dead PostgreSQL again after a second.
 3. `failover run --live` fences and promotes, by the provider's control or, where the engine still reaches the old
    primary, in half of the rounds through SQL.
 4. In rounds of the three kinds *engine killed* (SIGKILL, then `failover resume`), *standby cut* (0.3 to 2 s, both
@@ -64,7 +64,7 @@ def page(rounds: Sequence[dict[str, Any]]) -> str:
     seeds = sorted({(one["scenario"]["seed"], one["sync"], one.get("supervised", False)) for one in rounds})
     wrong = [one for one in rounds if one["wrong"]]
     two = sum(one["judgement"]["two_writers"] for one in rounds)
-    unfenceable = [one for one in rounds if one["scenario"]["provider"] != "obeys"]
+    unfenceable = [one for one in rounds if one["scenario"]["provider"] not in {"obeys", "self-fence"}]
     refused = sum(one["outcome"] == "refused" for one in unfenceable)
     margins = [one["judgement"]["margin"] for one in rounds if one["judgement"]["margin"] is not None]
     acks = sum(one["acks_old"] + one["acks_new"] for one in rounds)
@@ -88,7 +88,7 @@ def _table(rounds: Sequence[dict[str, Any]]) -> str:
         "| fault | rounds | recovered | refused | acknowledged by two | lost writes | true loss, at most | stated for it | recovery, median |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for kind in KINDS:
+    for kind in (*KINDS, *SELF_FENCE):
         chosen = [one for one in rounds if one["scenario"]["kind"] == kind]
         if chosen:
             rows.append(_row(kind, chosen))

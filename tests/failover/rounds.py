@@ -26,10 +26,13 @@ from flows.events import Acting, StepFinished
 from tests.failover.conftest import Scene
 from tests.failover.pinned import Pinned
 from tests.failover.provider import Provider
-from tests.failover.scenarios import Scenario, draw
+from tests.failover.scenarios import KINDS, SELF_FENCE, Scenario, draw
 from tests.failover.verdict import Judgement, Rows, judge
 
 RUNBOOK = Path(__file__).with_name("rounds.yaml")
+SELF_FENCED = """
+      if_unreachable: self-fence
+      self_fence: {lease: "http://127.77.0.1:17070/leases/east", ttl: 2s, skew: 2s, reset_by: hardware-timer}"""
 PATIENCE = {True: "20s", False: "4s"}
 """The fence's timeout: long where it can hold, short where it must be refused."""
 
@@ -87,6 +90,8 @@ def prepared(lab: Lab, folder: Path, scenario: Scenario, provider: Provider) -> 
         "sql": "{sql: {as_client: {host: 127.77.1.4, port: 15432, database: shop, user: checkout, "
         'password: "${env.FAILOVER_LAB_PASSWORD}"}}}',
     }[scenario.method]
+    if scenario.provider == "self-fence":
+        method += SELF_FENCED
     text = RUNBOOK.read_text().replace("METHOD", method).replace("PATIENCE", PATIENCE[scenario.fenceable])
     (folder / "rounds.yaml").write_text(text.replace("127.77.", f"127.{lab.number}."))
     return Scene(lab, folder)
@@ -207,13 +212,15 @@ def main() -> None:
     parser.add_argument("--lab", type=int, default=92, help="number of the lab, which must be free")
     parser.add_argument("--sync", action="store_true", help="synchronous replication")
     parser.add_argument("--supervise", action="store_true", help="killed nodes are started again after 1 s")
+    parser.add_argument("--watchdog", action="store_true", help="nodes that fence themselves, and a provider that is away")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     lab = Lab(given.lab)
     lab.down()
-    lab.up(sync=given.sync, supervise=given.supervise, traffic=False)
+    lab.up(sync=given.sync, supervise=given.supervise, watchdog=given.watchdog, traffic=False)
     try:
-        wrong = sum(_said(lab, draw(given.seed, number), given) for number in range(given.first, given.first + given.rounds))
+        kinds = SELF_FENCE if given.watchdog else KINDS
+        wrong = sum(_said(lab, draw(given.seed, number, kinds), given) for number in range(given.first, given.first + given.rounds))
     finally:
         lab.down()
     print(f"{given.rounds} rounds, {wrong} wrong")

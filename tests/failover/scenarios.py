@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 Fault = Literal["alive", "kill", "freeze", "disconnect", "cut"]
 During = Literal["nothing", "engine killed", "standby cut", "old primary healed"]
-Provider = Literal["obeys", "says no", "unreachable", "silent", "not for good", "lost by sql"]
+Provider = Literal["obeys", "says no", "unreachable", "silent", "not for good", "lost by sql", "self-fence"]
 
 FAULTS: Final[tuple[Fault, ...]] = ("kill", "freeze", "disconnect", "cut", "alive")
 DURING: Final[tuple[During, ...]] = ("engine killed", "standby cut", "old primary healed")
@@ -20,6 +20,8 @@ MOMENTS: Final = (("acting", "fence"), ("step-finished", "fence"), ("acting", "p
 
 KINDS: Final[tuple[str, ...]] = (*FAULTS, *DURING, *(f"unfenceable: {one}" for one in UNFENCEABLE))
 """The rows of the matrix; rounds take turns through them, so that each gets its share."""
+SELF_FENCE: Final[tuple[str, ...]] = tuple(f"self-fence: {one}" for one in FAULTS)
+"""The rows of a lab whose nodes have watchdogs, with a provider that is away."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Scenario:
 
     @property
     def fenceable(self) -> bool:
-        return self.provider == "obeys"
+        return self.provider in {"obeys", "self-fence"}
 
     def __str__(self) -> str:
         cuts = ", ".join(" ".join(cut) for cut in self.cuts)
@@ -53,12 +55,14 @@ class Scenario:
         )
 
 
-def draw(seed: int, number: int) -> Scenario:
-    """Draw a round."""
+def draw(seed: int, number: int, kinds: tuple[str, ...] = KINDS) -> Scenario:
+    """Draw a round of these kinds."""
     dice = random.Random(f"{seed}/{number}")
-    kind = KINDS[number % len(KINDS)]
+    kind = kinds[number % len(kinds)]
     provider = next((one for one in UNFENCEABLE if kind == f"unfenceable: {one}"), "obeys")
-    fault: Fault = next((one for one in FAULTS if one == kind), None) or dice.choice(FAULTS)
+    if kind in SELF_FENCE:
+        provider = "self-fence"
+    fault: Fault = next((one for one in FAULTS if kind in {one, f"self-fence: {one}"}), None) or dice.choice(FAULTS)
     if provider == "lost by sql":  # a node that the engine cannot reach cannot be fenced through itself
         fault = dice.choice(("kill", "freeze", "disconnect"))
     alive = fault == "alive" or (fault == "cut" and provider == "obeys")
