@@ -110,14 +110,18 @@ class Watchdogs:
         return None
 
     def _may_go_on(self, name: NodeName) -> bool:
-        return self._links[name].state == "open" and not self.leases[name].closed
+        """Whether a node that is closed may open: it reaches the service and, with an agent, holds a fresh lease."""
+        fresh = not self._agents or time.monotonic() - self._wound(name) < TTL / 2
+        return self._links[name].state == "open" and not self.leases[name].closed and fresh
+
+    def _wound(self, name: NodeName) -> float:
+        return float(wound_file(self._addresses, name).read_text())
 
     async def _run_down(self) -> None:
         while True:
             for name in NODES:
                 node = self._database.nodes[name]
-                wound = float(wound_file(self._addresses, name).read_text() or 0)
-                if node.state != "stopped" and takes_writes(node.data) and time.monotonic() > wound + TTL:
+                if node.state != "stopped" and takes_writes(node.data) and time.monotonic() > self._wound(name) + TTL:
                     self._events.add("hardware-reset", node=name)
                     with suppress(LabError):
                         await node.kill()
