@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.clients import Clients, Late
 from tasks.errors import ActionFailed
 from tasks.fence_calls import call
+from tasks.path_isolation import IsolatePath, close_path, look_at_path
 from tasks.postgres_fence import ByCommand, ByControl, Fence, Fencing, HostState
 from tasks.postgres_knock import knock
 from tasks.postgres_server import asking
@@ -65,10 +66,14 @@ def look(step: Fence, clients: Clients) -> Fencing:
     try:
         seen = _look_by_method(step, answer, clients)
     except ActionFailed as error:
-        if step.self_fence is None:
+        if step.if_unreachable == "refuse":
             raise
         seen = _unknown(step, answer, error)
-    return seen if step.self_fence is None or seen.holds else _look_at_lease(step.self_fence, seen, clients)
+    if step.self_fence is not None and not seen.holds:
+        return _look_at_lease(step.self_fence, seen, clients)
+    if step.isolate_path is not None and not seen.holds:
+        return _look_at_path(step, step.isolate_path, seen, clients)
+    return seen
 
 
 def _look_by_method(step: Fence, answer: _Answer, clients: Clients) -> Fencing:
@@ -117,12 +122,22 @@ def _look_at_lease(declared: SelfFence, seen: Fencing, clients: Clients) -> Fenc
     )
 
 
+def _look_at_path(step: Fence, declared: IsolatePath, seen: Fencing, clients: Clients) -> Fencing:
+    """Take its clients' way for evidence: closed for good by its owner, and no client's try gets an answer."""
+    isolation = look_at_path(declared, step.patience, clients)
+    update = {"evidence": f"{seen.evidence}; {isolation.told}"}
+    return seen.model_copy(update=update | ({"state": "isolated", "stays_off": True} if isolation.holds else {}))
+
+
 def fence(step: Fence, clients: Clients) -> None:
-    """Stop the node, or make it reject its clients; where it fences itself, take its lease as well."""
-    if step.self_fence is None:
+    """Stop the node, or make it reject its clients; where something else counts as well, do that too."""
+    if step.self_fence is not None:
+        close_lease(step.self_fence, clients)  # first: from here on its time runs, whatever the method takes
+    elif step.isolate_path is not None:
+        close_path(step.isolate_path, clients)
+    else:
         _fence_by_method(step, clients)
         return
-    close_lease(step.self_fence, clients)  # first: from here on its time runs, whatever the method takes
     with contextlib.suppress(ActionFailed):  # the look tells which of the two holds
         _fence_by_method(step, clients)
 

@@ -10,10 +10,11 @@ from pydantic import Field, model_validator
 
 from tasks.clients import Clients
 from tasks.contract import Change, Duration, Frozen, Plane, Seen
+from tasks.path_isolation import IsolatePath
 from tasks.postgres_server import Server
 from tasks.self_fence import SelfFence
 
-HostState = Literal["unknown", "running", "frozen", "stopping", "stopped", "rejecting", "self-fenced"]
+HostState = Literal["unknown", "running", "frozen", "stopping", "stopped", "rejecting", "self-fenced", "isolated"]
 
 
 class ByControl(Frozen):
@@ -82,7 +83,7 @@ class Fencing(Frozen):
     )
     state: HostState = Field(
         description="running, frozen, stopping, stopped, rejecting (sql: clients are refused), self-fenced (its lease ran "
-        "out), or unknown (its provider could not be asked)."
+        "out), isolated (its clients' way is closed), or unknown (its provider could not be asked)."
     )
     stays_off: bool = Field(description="Whether that survives a restart of the node.")
     system_id: str | None = Field(None, description="System identifier of the node, as far as it ever answered.")
@@ -100,6 +101,8 @@ class Fencing(Frozen):
     @property
     def holds(self) -> bool:
         """No write can be acknowledged by this node any more, not after a restart either."""
+        if self.state == "isolated":
+            return self.stays_off  # it may live and answer the engine: what counts is that no client hears it
         off = self.state in ("stopped", "rejecting", "self-fenced") and self.stays_off
         return off and (not self.reachable or (self.state == "rejecting" and self.sessions == 0))
 
@@ -128,18 +131,22 @@ class Fence(Change[Fencing]):
         description="System identifier it must have where it answers.",
         examples=["${steps.replication.system_id}"],
     )
-    if_unreachable: Literal["refuse", "self-fence"] = Field(
+    if_unreachable: Literal["refuse", "isolate-path", "self-fence"] = Field(
         "refuse",
-        description="What counts when it can be neither reached nor fenced: nothing, so the step fails (refuse), or that "
-        "its own watchdog has stopped it because its lease ran out (self-fence).",
+        description="What counts when it can be neither reached nor fenced: nothing, so the step fails (refuse); that "
+        "every client's way to it is closed for good (isolate-path); or that its own watchdog has stopped it because its "
+        "lease ran out (self-fence).",
     )
+    isolate_path: IsolatePath | None = Field(None, description="The clients' way, for `if_unreachable: isolate-path`.")
     self_fence: SelfFence | None = Field(None, description="The node's lease, for `if_unreachable: self-fence`.")
     patience: Duration = Field(timedelta(seconds=1), description="Longest wait for the node itself to answer.")
 
     @model_validator(mode="after")
-    def _self_fence_is_declared(self) -> Fence:
+    def _options_are_declared(self) -> Fence:
         if (self.if_unreachable == "self-fence") != (self.self_fence is not None):
             raise ValueError("if_unreachable: self-fence and `self_fence` (lease, ttl, skew, reset_by) need each other")
+        if (self.if_unreachable == "isolate-path") != (self.isolate_path is not None):
+            raise ValueError("if_unreachable: isolate-path and `isolate_path` (path, seen_by, own_side) need each other")
         return self
 
     @property
@@ -149,9 +156,16 @@ class Fence(Change[Fencing]):
 
     def by_hand(self) -> tuple[str, ...]:
         """Stop it for good, then see that it is stopped and stays so. Not done: do not promote."""
-        return (*self._lease_by_hand(), *self._method_by_hand())
+        return (*self._otherwise_by_hand(), *self._method_by_hand())
 
-    def _lease_by_hand(self) -> tuple[str, ...]:
+    def _otherwise_by_hand(self) -> tuple[str, ...]:
+        if self.isolate_path is not None:
+            path = self.isolate_path.path
+            return (
+                f"curl --fail -X POST {path.rstrip('/')}/close   # where it cannot be stopped as below",
+                f"curl --fail {path}   # then this must say closed and stays_closed",
+                *(f"{way.psql} -c 'SELECT 1'   # and this must get no answer" for way in self.isolate_path.seen_by),
+            )
         if self.self_fence is None:
             return ()
         url, wait = self.self_fence.lease, self.self_fence.wait.total_seconds()
@@ -205,7 +219,7 @@ class Fence(Change[Fencing]):
         after = "rejecting" if self.method.sql else "stopped for good"
         return f"fence {self.node.name}: {before.state} -> {after}, {how[self.method.kind]}" + (
             f", or wait {self.self_fence.wait.total_seconds():g}s for its own watchdog" if self.self_fence else ""
-        )
+        ) + (", or close its clients' way" if self.isolate_path else "")
 
     @property
     def _stop_command(self) -> str:

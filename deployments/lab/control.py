@@ -2,6 +2,7 @@
 
 GET  /status  /events  /traffic  /nodes/{name}
 POST /nodes/{name}/stop|start|release     /links/{node}/{way} {"state", "direction"}
+GET  /paths/{node}    POST /paths/{node}/close|open     the service's way to the node
 GET  /leases/{node}   POST /leases/{node}/renew|close|release
 POST /break {"node", "how"}   /heal   /reset   /traffic {"running"}
 400 not understood, 404 no such thing, 409 refused in the present state, 500 the lab could not.
@@ -66,6 +67,11 @@ async def handle(world: World, method: str, path: str, content: dict[str, Any]) 
         case _, "leases", name, *verb:
             if (told := world.watchdogs.ask(method, _name(name), verb)) is not None:
                 return told
+        case _, "paths", name, *verb:
+            if verb:
+                await world.database.close_way(_name(name), closed=_choice({"verb": verb[0]}, "verb", ("close", "open")) == "close")
+            closed = _name(name) in world.database.closed_ways
+            return {"closed": closed, "stays_closed": closed}
         case _, "nodes", name, *verb:
             return await _node(world, method, name, verb)
         case "POST", "links", name, way:

@@ -40,6 +40,7 @@ class Database:
         self._events = events
         self._supervise = supervise
         self._cuts: dict[tuple[NodeName, Way], Cut] = {(node, way): Cut() for node in NODES for way in WAYS}
+        self.closed_ways: set[NodeName] = set()
         self._links: dict[tuple[NodeName, Way], Link] = {}
         self.nodes: dict[NodeName, Node] = {}
         self.admission = Admission(storage, self.nodes, events)
@@ -61,6 +62,7 @@ class Database:
             await asyncio.gather(*(asyncio.to_thread(self.storage.build, name) for name in NODES))
         finally:
             self._rebuilding = False
+        self.closed_ways.clear()
         for key in self._cuts:
             self._cuts[key] = Cut()
         for node in self.nodes.values():  # east first: a standby that misses its primary tries again after 5 s only
@@ -133,6 +135,12 @@ class Database:
         self._events.add("link", node=name, way=way, state=cut.state, direction=cut.direction)
         await self._apply(name, way)
 
+    async def close_way(self, name: NodeName, *, closed: bool) -> None:
+        """Close the way on which clients reach the node, or open it; closed, it outlasts everything but a reset."""
+        (self.closed_ways.add if closed else self.closed_ways.discard)(name)
+        self._events.add("way-closed" if closed else "way-opened", node=name)
+        await self._apply(name, "service")
+
     def cuts(self, name: NodeName) -> dict[Way, Cut]:
         return {way: self._cuts[name, way] for way in WAYS}
 
@@ -168,7 +176,9 @@ class Database:
         """Silence on the network hides a dead node; nothing else does."""
         cut, link = self._cuts[name, way], self._links[name, way]
         state: LinkState = cut.state
-        if state in {"open", "reset"} and not self.nodes[name].reachable:
+        if way == "service" and name in self.closed_ways:
+            state = "refuse"  # by whoever owns the way, so no heal and no restart of the node opens it
+        elif state in {"open", "reset"} and not self.nodes[name].reachable:
             state = "refuse"
         await link.become(state, cut.direction)
 

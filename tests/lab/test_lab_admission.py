@@ -131,3 +131,18 @@ def test_a_standby_needs_no_lease(armed: Lab) -> None:
     httpx.post(f"{armed.addresses.control_url}/leases/west/close")
     time.sleep(TTL + 1)
     assert armed.status().nodes["west"].state == "running"
+
+
+def test_a_closed_way_outlasts_heals_and_restarts_and_reaches_only_those_who_take_it(fresh: Lab) -> None:
+    control = f"{fresh.addresses.control_url}/paths/east"
+    assert httpx.get(control).json() == {"closed": False, "stays_closed": False}
+    httpx.post(f"{control}/close")
+    fresh.break_node("east", "kill")
+    fresh.heal()
+    assert httpx.get(control).json() == {"closed": True, "stays_closed": True}
+    endpoint = fresh.addresses.way("east", "service")
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(f"{fresh.conninfo('east', 'checkout')} host={endpoint.host}").close()
+    assert takes_writes(fresh, "east")  # a client beside the node: what `own_side: no-clients` must rule out
+    httpx.post(f"{control}/open")
+    psycopg.connect(f"{fresh.conninfo('east', 'checkout')} host={endpoint.host}").close()
