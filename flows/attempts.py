@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from flows.events import Acted, Acting, Marked, Status
+from flows.fencing import unfenced
 from flows.losses import loss_is_accepted
 from flows.messages import DoAct, DoLook, Failure, Look
 from flows.outcomes import failed, finish, open_gate
@@ -134,9 +135,10 @@ def act(turn: Turn, step: PlannedStep, look: Look) -> None:
     """Announce, then act. The only way to a first DoAct, of a phase too."""
     attempt = turn.core.attempts[step.id]
     before = look.state.model_dump(mode="json")
+    warning = unfenced(step.fenced_by, turn.state)
     turn.write(
-        Acting(at=turn.now, step=step.id, attempt=attempt.number, describe=look.describe, before=before,
-               target=look.target)
+        Acting(at=turn.now, step=step.id, attempt=attempt.number, before=before, target=look.target,
+               describe=f"{warning}; {look.describe}" if warning else look.describe)
     )  # fmt: skip
     _send_act(turn, step, look.state)
 

@@ -241,6 +241,27 @@ class DecisionClosed(Happened):
     """Of the inbox; 0 when nobody answered."""
 
 
+class OverrideGiven(Happened):
+    """One person's word that a fence which does not hold may be passed, adopted from the inbox."""
+
+    kind: Literal["override-given"] = "override-given"
+    step: str
+    by: str
+    how: str
+    reason: str
+    given_at: datetime
+    entry: int
+
+
+class FenceOverridden(Happened):
+    """Enough people accepted that two nodes may take writes: what comes after this fence may go on without it."""
+
+    kind: Literal["fence-overridden"] = "fence-overridden"
+    step: str
+    by: tuple[str, ...]
+    reason: str
+
+
 class Marked(Happened):
     """A mark of the RTO clock; `when` may lie before `at`."""
 
@@ -362,8 +383,8 @@ class ExecutionFinished(Happened):
 
 Event = (
     ExecutionStarted | Resumed | LeaseTaken | StepStarted | GateOpened | ApprovalGiven | GateClosed | Acting | Acted
-    | StepFinished | StepAgain | DecisionOpened | DecisionClosed | Marked | Forecasted | StopAsked | RollbackStarted
-    | Undoing | Noted | Preflighted | HistoryLearned | Interrupted | ExecutionFinished
+    | StepFinished | StepAgain | DecisionOpened | DecisionClosed | OverrideGiven | FenceOverridden | Marked | Forecasted
+    | StopAsked | RollbackStarted | Undoing | Noted | Preflighted | HistoryLearned | Interrupted | ExecutionFinished
 )  # fmt: skip
 ANY_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 

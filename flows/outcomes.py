@@ -7,6 +7,7 @@ from typing import Any
 
 from flows.clock import recovery_deadline
 from flows.events import GateOpened, Status, StepFinished
+from flows.fencing import warnings
 from flows.forecast import forecast, people_budget
 from flows.losses import loss_behind, tell_loss
 from flows.messages import Look, Revoke
@@ -66,7 +67,8 @@ def open_gate(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) 
 
 def _evidence(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) -> tuple[str, ...]:
     """What will change, what is past undoing, what was found out, what waiting costs, what going costs."""
-    lines = [f"now: {look.describe}"] if look is not None and look.describe else []
+    lines = list(warnings(turn.state))
+    lines += [f"now: {look.describe}"] if look is not None and look.describe else []
     for name in gate.covers:
         other, change = turn.plan.by_id[name], change_type(turn.plan.by_id[name])
         if name != step.id and change is not None and turn.state.step(name).status is None:

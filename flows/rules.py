@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.events import Status, Verdict
+from flows.fencing import warnings
 from flows.state import ExecutionState
 from runbooks.model import Approval, Mode
 from runbooks.plan import PREFLIGHT, Condition, GateRule, Plan, PlannedStep, change_type, is_change
@@ -87,6 +88,11 @@ def rollback_order(plan: Plan, state: ExecutionState) -> tuple[tuple[str, ...], 
 
 def verdict_of(plan: Plan, state: ExecutionState) -> tuple[Verdict, str]:
     """What became of an execution in which nothing more will happen, and the sentence that says why."""
+    verdict, detail = _verdict_of(plan, state)
+    return verdict, "; ".join((*warnings(state), detail))
+
+
+def _verdict_of(plan: Plan, state: ExecutionState) -> tuple[Verdict, str]:
     by_status: dict[Status, list[str]] = {}
     for step in plan.steps:
         status = state.step(step.id).status
