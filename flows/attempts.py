@@ -2,7 +2,8 @@
 
 What must never happen, and where it is prevented:
 - an act without its announcement in the journal: `act` is the only place that sends a first DoAct, after its Acting
-- an act behind a gate that is not approved, or on an old look: `_wants_to_act` and the attempt's `fresh`
+- an act behind a gate that is not approved, on an old approval or on an old look: `_wants_to_act`, `_needs_asking` and
+  the attempt's `fresh`
 - an act after a stop, in a rollback, or in a dry run: `Turn.may_change` is asked before every one
 - a change done twice: an attempt that acted only looks until the world answers (declared resends excepted); a phased
   change acts again only when its look is neither done nor underway, and announces that act like the first
@@ -15,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from flows import gates
 from flows.events import Acted, Acting, Marked, Status
 from flows.messages import DoAct, DoLook, Failure, Look
 from flows.outcomes import failed, finish, open_gate
@@ -90,14 +92,15 @@ def _consider(turn: Turn, step: PlannedStep, look: Look) -> None:
 
 
 def _wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
-    closed = [name for name in step.gates if not turn.state.gate(name).approved]
+    closed = {name: _needs_asking(turn, step, name) for name in step.gates}
     if not turn.may_change():
         turn.set(step.id, None)  # nothing of it was done; it stays unfinished and can be resumed
-    elif closed:
+    elif any(why is not None for why in closed.values()):
         attempt = turn.core.attempts[step.id]
         turn.change(step.id, phase=Phase.gated, paused=attempt.deadline - turn.now, fresh=False, due=None)
-        for name in closed:
-            open_gate(turn, turn.rule(name), step, look)
+        for name, why in closed.items():
+            if why is not None:
+                open_gate(turn, turn.rule(name), step, look, why)
     elif step.gates and not turn.core.attempts[step.id].fresh:
         # the gate was open before this look went out only if it opened before the attempt did; else look again
         records = [turn.state.gate(name).closed for name in step.gates]
@@ -109,6 +112,21 @@ def _wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
             send_look(turn, step.id, fresh=True)
     else:
         act(turn, step, look)
+
+
+def _needs_asking(turn: Turn, step: PlannedStep, gate: str) -> str | None:
+    """None where the gate lets the step act now; else why an approval that was there counts no more, '' for none."""
+    record, acted = turn.state.gate(gate), turn.state.step(step.id).acted_at
+    if record.closed is None or not record.approved:
+        return ""
+    rule, opened = turn.rule(gate).rule, record.closed.at
+    approval = gates.Standing(
+        by=record.closed.by,
+        given=gates.oldest_word(record.answers, record.closed.by, opened),
+        used=acted if acted is not None and acted >= opened else None,
+        preapproved=turn.plan.mode in rule.preapprove,
+    )
+    return gates.expired(rule, approval, turn.now)
 
 
 def act(turn: Turn, step: PlannedStep, look: Look) -> None:

@@ -137,6 +137,8 @@ class GateOpened(Happened):
     evidence: tuple[str, ...]
     deadline: datetime
     manual: bool = False
+    again: str = ""
+    """Why the approval that was there does not count any more: 'kim approved at 03:04:05 UTC, 2h05m ago, …'."""
 
 
 class ApprovalGiven(Happened):

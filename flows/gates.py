@@ -1,7 +1,9 @@
 """Whether people have said yes. Pure: the rule, the answers and the time decide, nothing else.
 
 Must never happen: a gate opens because of silence over an irreversible change, because of one person counted twice,
-or because of somebody who may not answer. `judge` is the only place that opens a gate.
+or because of somebody who may not answer. `judge` is the only place that opens a gate. And nothing acts on a word that
+was given for another hour: `judge` does not count an approval that is older than the gate's `valid_for`, and `expired`
+tells right before an act that the ones that opened the gate have become so.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from datetime import datetime
 
 from flows.events import Answer, ApprovalGiven
 from runbooks.model import Approval, Mode
+from tasks.durations import format_duration, show_seconds
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,16 @@ class Asked:
     mode: Mode
 
 
+@dataclass(frozen=True)
+class Standing:
+    """An approval that opened a gate: by whom, when its oldest word was given, when the step last acted on it."""
+
+    by: tuple[str, ...]
+    given: datetime
+    used: datetime | None = None
+    preapproved: bool = False
+
+
 def may_answer(rule: Approval, by: str, asked: Asked, now: datetime) -> str | None:
     """Why this person's answer does not count, or None. Names compare without case and outer blanks."""
     name = by.strip().casefold()
@@ -70,12 +83,36 @@ def escalates_at(asked: Asked) -> datetime:
     return asked.opened + (asked.deadline - asked.opened) / 2
 
 
+def expired(rule: Approval, approval: Standing, now: datetime) -> str | None:
+    """Why an approval does not let a step act any more, or None. `valid_for` counts from the oldest word in it.
+
+    A step that has acted on it may go on: then it counts from its last act, lest a step of many phases asks at each.
+    """
+    since = max(approval.given, approval.used or approval.given)
+    if approval.preapproved or now - since <= rule.valid_for:
+        return None
+    who = ", ".join(approval.by) or "nobody's answer"
+    used = f", it last acted at {approval.used:%H:%M:%S} UTC" if approval.used else ""
+    return (
+        f"approval of {approval.given:%Y-%m-%d %H:%M:%S} UTC by {who} is {show_seconds(now - approval.given)} old{used}, "
+        f"and counts for {format_duration(rule.valid_for)}"
+    )
+
+
+def oldest_word(answers: Sequence[ApprovalGiven], by: Sequence[str], closed: datetime) -> datetime:
+    """When the oldest of the answers that opened a gate was given: each person's last before it closed."""
+    people = {name.strip().casefold() for name in by}
+    last = {answer.by.strip().casefold(): answer.given_at for answer in answers if answer.given_at <= closed}
+    return min((at for name, at in last.items() if name in people), default=closed)
+
+
 def judge(
     rule: Approval, answers: Sequence[ApprovalGiven], asked: Asked, now: datetime
 ) -> Waiting | Approved | Refused:
     """Decide a gate. One counted deny refuses; `quorum` different people must approve; silence is `on_timeout`.
 
-    An answer that came before the gate opened counts; of several by one person the last one counts.
+    An answer that came before the gate opened counts; of several by one person the last one counts; an approval older
+    than `valid_for` counts for nothing, a deny does not age.
     """
     if asked.mode in rule.preapprove:
         return Approved((), f"preapproved in mode {asked.mode.value}")
@@ -87,9 +124,10 @@ def judge(
     if denied:
         said = f": {denied[0].reason}" if denied[0].reason else ""
         return Refused(tuple(answer.by for answer in denied), f"{denied[0].by} said no{said}")
-    approved = tuple(answer.by for answer in last.values())
+    fresh = [answer for answer in last.values() if now - answer.given_at <= rule.valid_for]
+    approved = tuple(answer.by for answer in fresh)
     if len(approved) >= rule.quorum:
-        return Approved(approved, "; ".join(answer.reason for answer in last.values() if answer.reason))
+        return Approved(approved, "; ".join(answer.reason for answer in fresh if answer.reason))
     if now < asked.deadline:
         return Waiting(rule.quorum - len(approved), asked.deadline)
     if rule.on_timeout == "proceed":

@@ -46,15 +46,18 @@ def last_words(step: PlannedStep, attempt: Attempt) -> str:
     return f"not done after {step.timeout.total_seconds():g}s{hung}{seen}"
 
 
-def open_gate(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) -> None:
-    """Ask people, with the evidence that is known now; a gate that waits already is not asked again."""
+def open_gate(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None, again: str = "") -> None:
+    """Ask people, with the evidence that is known now; a gate that waits already is not asked again.
+
+    again: why the approval that was there does not count any more.
+    """
     record = turn.state.gate(gate.name)
     if record.waiting:
         return
-    evidence = _evidence(turn, gate, step, look)
+    evidence = (*([f"asked again: {again}"] if again else []), *_evidence(turn, gate, step, look))
     turn.write(
         GateOpened(at=turn.now, gate=gate.name, question=gate.rule.title or step.title, covers=gate.covers,
-                   evidence=evidence, deadline=turn.now + gate.rule.timeout, manual=step.manual is not None)
+                   evidence=evidence, deadline=turn.now + gate.rule.timeout, manual=step.manual is not None, again=again)
     )  # fmt: skip
 
 

@@ -132,6 +132,8 @@ def _doubt(rule: Approval, given: ApprovalGiven, opened: GateOpened, state: Exec
         return ""
     asked = Asked(opened.at, opened.deadline, state.started.initiator, state.started.mode)
     wrong = may_answer(rule, given.by, asked, given.given_at)
+    if wrong is None and given.answer is Answer.approve and opened.at - given.given_at > rule.valid_for:
+        wrong = "it is too old"
     return f", which does not count: {wrong}" if wrong else ""
 
 

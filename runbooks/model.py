@@ -101,6 +101,10 @@ class Approval(Part):
     quorum: int = Field(1, ge=1, le=20, description="How many different people must approve; one deny refuses.")
     exclude_initiator: bool = Field(False, description="Whether the person who started the run may not approve.")
     timeout: Duration = Field(timedelta(minutes=15), description="How long to wait for an answer.")
+    valid_for: Duration = Field(
+        timedelta(hours=1),
+        description="How long an approval counts until a covered step acts, or acts again; after that people are asked again.",
+    )
     on_timeout: Literal["refuse", "proceed"] = Field(
         "refuse", description="What silence means; proceed only over reversible changes."
     )
