@@ -147,6 +147,9 @@ class Step(Part):
     on_failure: str | None = Field(
         None, description="ask, halt, continue, roll-back, or the id of a step to go to. Default: ask; fences halt."
     )
+    ask_timeout: Duration | None = Field(
+        None, description="With on_failure: ask: how long to wait for an answer, then it is abort. 15m when missing."
+    )
     drill: Literal["run", "simulate", "skip"] = Field(
         "run", description="In a drill: run it on drill targets, only look and describe it, or leave it out."
     )

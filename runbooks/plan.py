@@ -20,6 +20,9 @@ from runbooks.problems import Place, Problem, RunbookError
 from runbooks.references import Reference, replace
 from tasks.contract import Action, ActionType, Change, Kind, kind_of
 
+ASK_TIMEOUT = timedelta(minutes=15)
+"""How long a failed step waits for a person when the runbook does not say."""
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -66,6 +69,8 @@ class PlannedStep:
     drill: Literal["run", "simulate", "skip"]
     fenced_by: tuple[str, ...]
     """For a step that makes a writer: the fences before it, which must hold right before it acts."""
+    ask_timeout: timedelta = ASK_TIMEOUT
+    """How long people are waited for when it failed and `on_failure` is ask; then the execution goes no further."""
 
     def action(self, look_up: Callable[[Reference], Any]) -> Action[Any]:
         """Build the action with every reference looked up; raises RunbookError when a value does not fit."""
