@@ -92,7 +92,7 @@ def _consider(turn: Turn, step: PlannedStep, look: Look) -> None:
 
 
 def _wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
-    closed = {name: _needs_asking(turn, step, name) for name in step.gates}
+    closed = {name: _needs_asking(turn, step, name, look) for name in step.gates}
     if not turn.may_change():
         turn.set(step.id, None)  # nothing of it was done; it stays unfinished and can be resumed
     elif any(why is not None for why in closed.values()):
@@ -114,11 +114,13 @@ def _wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
         act(turn, step, look)
 
 
-def _needs_asking(turn: Turn, step: PlannedStep, gate: str) -> str | None:
+def _needs_asking(turn: Turn, step: PlannedStep, gate: str, look: Look) -> str | None:
     """None where the gate lets the step act now; else why an approval that was there counts no more, '' for none."""
-    record, acted = turn.state.gate(gate), turn.state.step(step.id).acted_at
+    record, acted = turn.state.gate(gate), turn.state.step(step.id).advanced_at
     if record.closed is None or not record.approved:
         return ""
+    if look.retreats and acted is not None:
+        return None  # a phase that fails under customers is taken back at once, whoever has to be asked to go on
     rule, opened = turn.rule(gate).rule, record.closed.at
     approval = gates.Standing(
         by=record.closed.by,
@@ -135,7 +137,7 @@ def act(turn: Turn, step: PlannedStep, look: Look) -> None:
     before = look.state.model_dump(mode="json")
     turn.write(
         Acting(at=turn.now, step=step.id, attempt=attempt.number, describe=look.describe, before=before,
-               target=look.target)
+               target=look.target, retreats=look.retreats)
     )  # fmt: skip
     _send_act(turn, step, look.state)
 

@@ -175,6 +175,8 @@ class Acting(Happened):
     describe: str
     before: dict[str, Any]
     target: str
+    retreats: bool = False
+    """It only takes back what this step did: it makes no approval younger."""
 
 
 class Acted(Happened):

@@ -165,6 +165,10 @@ class ShiftWeights(RecordChange[Shift]):
         """Only where nobody is hurt while people think: at home, or where the new side is seen to be well."""
         return self._spent(state) and (state.share == 0 or (self.arrived(state) and self.judged(state.recent).fit))
 
+    def retreats(self, state: Shift) -> bool:
+        """A phase that tripped is taken back."""
+        return state.verdict == "tripped"
+
     def underway(self, state: Shift) -> bool:
         """A change is on its way or a phase is soaked: the engine waits."""
         return self.next_step(state) is None

@@ -135,6 +135,22 @@ def test_a_change_in_phases_asks_again_after_a_pause() -> None:
     assert customers(sim.world).share == share
 
 
+def test_a_phase_that_fails_is_taken_back_at_once_and_only_going_on_asks() -> None:
+    sim, plan = shifting("after acted")
+    with pytest.raises(Crash):
+        sim.run()
+    sim.world.now += DAYS
+    them, resumed = customers(sim.world), sim.world.now
+    before = them.share
+    assert before is not None
+    them.fails_at = {before: None}
+    state = Simulation(plan, sim.world, journal=sim.journal).run(LIMIT)
+    assert them.moves[-1][1:] == (before, 5 if before == 25 else 0)
+    assert them.moves[-1][0] - resumed < timedelta(seconds=5)
+    assert state.step("shift").status is Status.refused
+    assert [event.kind for event in sim.journal].count("gate-opened") == 2
+
+
 def covered_acts_are_fresh(plan: Plan, journal: list[Event]) -> None:
     """Every act behind a gate: approved, at most `valid_for` ago, or right after an act of the same step."""
     for number, event in enumerate(journal):
