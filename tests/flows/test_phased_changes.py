@@ -160,6 +160,14 @@ def test_when_the_new_side_dies_for_good_everyone_is_home_before_people_are_aske
     check_soaks(there)
 
 
+def test_sent_home_by_a_trip_customers_stay_there_for_a_whole_soak() -> None:
+    there = world(fails_at={5: START + timedelta(seconds=4)})
+    assert Simulation(shift_plan(), there).run().verdict is Verdict.recovered
+    assert moves(there) == [(0, 5), (5, 0), *FORWARD]
+    _, back, again = [when for when, *_ in customers(there).moves][:3]
+    assert again - back >= SOAK
+
+
 def test_a_person_who_says_retry_gives_it_new_trips() -> None:
     there = world(fails_at={25: START + timedelta(minutes=2)})
     letters = [(START + timedelta(minutes=3), SaidAboutFailure(step="shift", choice=Choice.retry, by="kim"))]
