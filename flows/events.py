@@ -139,6 +139,8 @@ class GateOpened(Happened):
     manual: bool = False
     loss: Loss | None = None
     """What the steps it covers would lose, as known at `at`."""
+    again: str = ""
+    """Why the approval that was there does not count any more: 'kim approved at 03:04:05 UTC, 2h05m ago, …'."""
 
 
 class ApprovalGiven(Happened):
@@ -179,6 +181,8 @@ class Acting(Happened):
     describe: str
     before: dict[str, Any]
     target: str
+    retreats: bool = False
+    """It only takes back what this step did: it makes no approval younger."""
 
 
 class Acted(Happened):

@@ -49,8 +49,11 @@ def last_words(step: PlannedStep, attempt: Attempt) -> str:
     return f"not done after {step.timeout.total_seconds():g}s{hung}{seen}"
 
 
-def open_gate(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) -> None:
-    """Ask people, with the evidence that is known now; a gate that waits already is not asked again."""
+def open_gate(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None, again: str = "") -> None:
+    """Ask people, with the evidence that is known now; a gate that waits already is not asked again.
+
+    again: why the approval that was there does not count any more.
+    """
     record = turn.state.gate(gate.name)
     if record.waiting:
         return
@@ -59,8 +62,10 @@ def open_gate(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) 
     evidence = _evidence(turn, gate, step, look)
     if loss is not None:
         evidence = (*evidence[:1], tell_loss(turn, loss, deadline), *evidence[1:])
+    if again:
+        evidence = (f"asked again: {again}", *evidence)
     turn.write(
-        GateOpened(at=turn.now, gate=gate.name, question=gate.rule.title or step.title, covers=gate.covers,
+        GateOpened(at=turn.now, gate=gate.name, question=gate.rule.title or step.title, covers=gate.covers, again=again,
                    evidence=evidence, deadline=deadline, manual=step.manual is not None, loss=loss)
     )  # fmt: skip
 

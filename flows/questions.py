@@ -26,7 +26,7 @@ from flows.preflight import begin, holds
 from flows.preflight import open_gate as open_problems
 from flows.rollback import roll_back
 from flows.state import StepRecord
-from flows.turn import DECISION_TIMEOUT, GATE, Attempt, Phase, Turn
+from flows.turn import GATE, Attempt, Phase, Turn
 from runbooks.model import Mode
 from runbooks.plan import PREFLIGHT, PlannedStep
 
@@ -180,7 +180,7 @@ def settle_failures(turn: Turn) -> None:
             options = (Choice.retry, Choice.skip, Choice.roll_back, Choice.abort)
             turn.write(
                 DecisionOpened(at=turn.now, step=step.id, reason=record.detail, options=options,
-                               default=Choice.abort, deadline=turn.now + DECISION_TIMEOUT)
+                               default=Choice.abort, deadline=turn.now + step.ask_timeout)
             )  # fmt: skip
         elif step.on_failure == "roll-back":
             roll_back(turn, "the runbook")

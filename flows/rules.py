@@ -10,6 +10,7 @@ from flows.state import ExecutionState
 from runbooks.model import Approval, Mode
 from runbooks.plan import PREFLIGHT, Condition, GateRule, Plan, PlannedStep, change_type, is_change
 from runbooks.references import Reference
+from tasks.durations import LONGEST
 
 
 def condition_holds(condition: Condition, state: ExecutionState, plan: Plan) -> bool:
@@ -31,7 +32,7 @@ def output_value(reference: Reference, state: ExecutionState) -> Any:
 
 def manual_gate(step: PlannedStep) -> GateRule:
     """The question of a manual step: it is a gate of the step's own name, and saying yes means 'I did it'."""
-    rule = Approval(title=step.manual, timeout=step.timeout)
+    rule = Approval(title=step.manual, timeout=step.timeout, valid_for=LONGEST)  # what was done by hand stays done
     return GateRule(name=step.id, step=step.id, covers=(), rule=rule)
 
 

@@ -60,6 +60,8 @@ class StepRecord:
     acting: bool = False
     """A change was announced and may have left: its effect is ours, or in doubt."""
     acted_at: datetime | None = None
+    advanced_at: datetime | None = None
+    """As `acted_at`, not counting acts that only took back what this step did."""
     before: Mapping[str, Any] | None = None
     """The first one announced: undo goes back to it."""
     announced: Mapping[str, Any] | None = None
@@ -221,8 +223,9 @@ def _step(
         case Acting():
             before = record.before if record.before is not None else event.before
             return replace(
-                record, acting=True, before=before, announced=event.before, describe=event.describe, acted_at=event.at
-            )
+                record, acting=True, before=before, announced=event.before, describe=event.describe, acted_at=event.at,
+                advanced_at=record.advanced_at if event.retreats else event.at,
+            )  # fmt: skip
         case Acted():
             return record
         case StepFinished():

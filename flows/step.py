@@ -70,7 +70,7 @@ def _look(work: Work, earlier: Seen[Any] | None, *, acted: bool, now: Callable[[
         return replace(told, target=action.target)
     return replace(
         told, target=action.target, underway=action.underway(state), refuse=action.refuse(state),
-        describe=action.describe(state),
+        describe=action.describe(state), retreats=action.retreats(state),
     )  # fmt: skip
 
 
