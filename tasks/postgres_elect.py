@@ -42,6 +42,7 @@ class Elect(Change[Election]):
     interval: ClassVar[timedelta] = timedelta(milliseconds=100)
     libraries: ClassVar[tuple[str, ...]] = ("psycopg",)
     reversible: ClassVar[bool] = True
+    behind_fence: ClassVar[bool] = True
     plane: ClassVar[Plane] = Plane.data
 
     standbys: dict[str, Server] = Field(
