@@ -238,7 +238,8 @@ def load(file: Path) -> Iterator[Recording]:
     places: dict[int, Recording] = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         data = json.loads(line)
-        places[data.pop("place")] = Recording(**data)
+        place = data.pop("place")
+        places[place] = Recording(**data)
     yield from (places[place] for place in sorted(places))
 
 

@@ -85,8 +85,8 @@ class Promote(Change[Promotion]):
         description="When the old primary acknowledged its last write at the latest, for the loss. Unset: now.",
         examples=["${steps.fence.held_since}"],
     )
-    logical_slots: tuple[str, ...] = Field(
-        (),
+    logical_slots: tuple[str, ...] | None = Field(
+        None,
         description="Logical slots of the old primary; those that are lost are named before and listed afterwards.",
         examples=["${steps.replication.logical_slots}"],
     )
@@ -146,7 +146,7 @@ class Promote(Change[Promotion]):
         from tasks.postgres_slots import lost
 
         seen = promotion(self.candidate, self.heartbeat, self.acknowledged_until, clients)
-        return seen.model_copy(update={"lost_logical_slots": lost(self.candidate, self.logical_slots, clients)})
+        return seen.model_copy(update={"lost_logical_slots": lost(self.candidate, self.logical_slots or (), clients)})
 
     def fold(self, earlier: Seen[Promotion] | None, now: Seen[Promotion]) -> Promotion:
         """Keep what only a standby can tell: its timeline, positions, heartbeat and inherited settings."""
