@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.blips_plot import Line, Point, draw
+from benchmarks.measure import machine
 from deployments.lab import Lab
 from tasks.clients import Clients
 from tasks.contract import Seen
@@ -317,10 +318,13 @@ def _page(recordings: list[Recording], rows: list[Row], more: list[Row]) -> str:
         ("Written by `python -m benchmarks.blips`. "
         f"{len(healing)} real disturbances that healed by themselves, in the lab, against the shipped runbook's signals: {kinds}. "
         "Nothing was failed over: every look was recorded and judged under each setting."), "",
+        *machine(), "",
         "![wrongful verdicts against the time to call an outage](blips.svg)", "",
         (f"*Wrongful* counts all {len(healing)}; *promised* those {ridden} that the defaults promise to ride out (gaps, freezes and "
         f"stalls of up to {PROMISED:g} s, supervised restarts, and any length of the detector's own blindness). The shipped "
-        "defaults are in bold."), "",
+        "defaults are in bold. A verdict is not yet a recovery: from there to the first order by the new primary another second or two pass "
+        "([results](../benchmarks/RESULTS.md)). A shorter silent_for gains little while a stream from the primary is among the signals: the "
+        "standby tells that it still receives until its own ping went unanswered."), "",
         "| dead_for | silent_for | wrongful | promised | host stopped: called after | silence: called after | which |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     seen = set()

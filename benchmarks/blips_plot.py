@@ -58,12 +58,26 @@ def _series(line: Line, colour: str, most: int) -> list[str]:
     ordered = sorted(line.points, key=lambda point: point.seconds)
     path = " ".join(f"{_x(point.seconds):.1f},{_y(point.wrongful, most):.1f}" for point in ordered)
     parts = [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>']
-    for point in ordered:
+    for point in _together(ordered):
         x, y = _x(point.seconds), _y(point.wrongful, most)
         fill = colour if point.shipped else "white"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{fill}" stroke="{colour}" stroke-width="1.5"/>')
-        parts.append(f'<text x="{x:.1f}" y="{y - 9:.1f}" text-anchor="middle" fill="{colour}">{escape(point.label)}</text>')
+        anchor = "end" if "," in point.label else "middle"  # a long one must not run into its neighbour
+        parts.append(f'<text x="{x:.1f}" y="{y - 9:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(point.label)}</text>')
     return parts
+
+
+def _together(points: Sequence[Point]) -> list[Point]:
+    """Points that lie on each other as one, with all their labels."""
+    merged: list[Point] = []
+    for point in points:
+        near = next((one for one in merged if one.wrongful == point.wrongful and abs(_x(one.seconds) - _x(point.seconds)) < 12), None)
+        if near is None:
+            merged.append(point)
+        else:
+            label = f"{near.label.removesuffix(' s')}, {point.label}"
+            merged[merged.index(near)] = Point(near.seconds, near.wrongful, label, near.shipped or point.shipped)
+    return merged
 
 
 def _x(seconds: float) -> float:
