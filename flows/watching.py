@@ -32,7 +32,7 @@ class Question:
     """For a failed step; empty means approve or deny."""
     default: Choice | None = None
     loses: bool = False
-    """Data may be lost behind it: who approves is asked how much."""
+    """More may be lost behind it than the RPO allows: who approves is asked how much they accept."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ def view(plan: Plan, state: ExecutionState, at: datetime, last_seen: Mapping[str
     ]  # fmt: skip
     clock, late = _clock(plan, state, at)
     steps = tuple(_line(step, state, at, last_seen.get(step.id, "")) for step in plan.steps)
-    return View(warnings(state), clock, late, tuple(running), tuple(after), questions(state), steps)
+    return View(warnings(state), clock, late, tuple(running), tuple(after), questions(state, at), steps)
 
 
-def questions(state: ExecutionState) -> tuple[Question, ...]:
-    """Everything that people are asked now: gates, manual steps, failed steps."""
+def questions(state: ExecutionState, at: datetime) -> tuple[Question, ...]:
+    """Everything that people are asked at a time: gates, manual steps, failed steps."""
     asked = [
         Question(name, gate.opened.question, (*gate.opened.evidence, *_too_little(gate, state)), gate.opened.covers,
-                 gate.opened.deadline, loses=gate.opened.loss is not None)
+                 gate.opened.deadline, loses=_is_over(gate, state, at))
         for name, gate in state.gates.items()
         if gate.waiting and gate.opened
     ]
@@ -88,6 +88,11 @@ def questions(state: ExecutionState) -> tuple[Question, ...]:
         if one.closed is None
     ]
     return tuple(asked)
+
+
+def _is_over(gate: GateRecord, state: ExecutionState, at: datetime) -> bool:
+    stake = asked_of(gate.opened, state.started).stake if gate.opened and state.started else None
+    return stake is not None and stake.over(at)
 
 
 def _too_little(gate: GateRecord, state: ExecutionState) -> tuple[str, ...]:
