@@ -140,7 +140,7 @@ class SlackChannel:
         if self._made is None:
             from slack_sdk import WebClient
 
-            options = {"base_url": self._url} if self._url else {}
+            options = {"base_url": self._url.rstrip("/") + "/"} if self._url else {}
             self._made = WebClient(token=self._token, timeout=self._timeout, retry_handlers=[], **options)  # type: ignore[arg-type]
         return self._made
 
