@@ -107,15 +107,25 @@ class Outbox:
                 self.told.set()
                 if ended:
                     return
+            if (pause := self._due - self._time.monotonic()) > 0:
+                time.sleep(pause)  # nothing may leave before: not to wake for each event leaves the engine undisturbed
+                wait = 0.0
             if notices is None or ended:
                 time.sleep(wait or 0.0)
-                continue
-            try:
-                notice = notices.get(timeout=wait)
-            except queue.Empty:
-                continue
-            ended = notice is None
-            self.hear(notice)
+            else:
+                ended = self._listen(notices, wait)
+
+    def _listen(self, notices: queue.SimpleQueue[object], wait: float | None) -> bool:
+        """Hear everything that is there, waiting for the first; True when there will be no more."""
+        try:
+            notice = notices.get(timeout=wait) if wait != 0 else notices.get_nowait()
+            while notice is not None:
+                self.hear(notice)
+                notice = notices.get_nowait()
+        except queue.Empty:
+            return False
+        self.hear(None)
+        return True
 
     def step(self) -> float | None:
         """Do the next thing if it is due; give the seconds until something is due, None when all is told for good."""
