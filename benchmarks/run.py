@@ -9,7 +9,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from benchmarks import failovers, overhead, startup
+from benchmarks import failovers, overhead, reporting, startup
 from benchmarks.measure import machine, spread
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -23,6 +23,7 @@ def main() -> None:
     lines = ["# Results", "", "Written by `make bench`. Medians with ranges; these machines are shared and noisy.", "", *machine(), ""]
     lines += _startup(options.rounds)
     lines += _overhead(options.rounds)
+    lines += _reports(options.rounds)
     lines += _failovers(options.rounds)
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"wrote {RESULTS}")
@@ -53,6 +54,15 @@ def _overhead(rounds: int) -> list[str]:
         f"| a plain Prefect flow of {overhead.STEPS} tasks | {spread(plain, 'ms')} |", "",
         f"Ours as a Prefect flow takes {ratio:.2f} times the plain flow.", "",
     ]  # fmt: skip
+
+
+def _reports(rounds: int) -> list[str]:
+    print("reports", flush=True)
+    times = reporting.run(rounds)
+    about = f"A run of {reporting.STEPS} steps, one after the other, from its end to the report in every format beside the journal."
+    lines = ["## The report", "", about, "", "| what | time |", "|---|---|", f"| from the end to all files | {spread(times.whole)} |"]
+    lines += [f"| of that, {name} | {spread(known)} |" for name, known in times.formats.items()]
+    return [*lines, f"| what the next run learns from it, on a side thread | {spread(times.history)} |", ""]
 
 
 def _failovers(rounds: int) -> list[str]:

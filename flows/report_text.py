@@ -81,7 +81,7 @@ def markdown(report: Report) -> str:
     lines = [
         f"# {_plain(report.title)}: {report.verdict}",
         "",
-        f"Execution `{report.execution}` of runbook `{report.runbook}` for service `{report.service}`, mode **{report.mode}**, "
+        f"Execution `{report.execution}` of runbook `{report.runbook}` for service `{_plain(report.service)}`, mode **{report.mode}**, "
         f"started {report.started:%Y-%m-%d %H:%M:%S} UTC by {_plain(report.initiator)} ({_plain(report.channel)})"
         + (f": {_plain(report.reason)}" if report.reason else "") + ".",
         "",
