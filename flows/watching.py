@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from flows.clock import recovered_at, recovery_deadline
 from flows.events import Choice, Event, Status
-from flows.forecast import forecast
+from flows.forecast import expected, forecast
 from flows.state import ExecutionState, StepRecord
 from runbooks.model import Mode
 from runbooks.plan import Plan, PlannedStep
@@ -39,6 +39,8 @@ class StepView:
     budget: str
     actual: str
     text: str
+    expected: str = ""
+    """What the forecast counts on, and from where: '4.40 s from 7 runs' or 'budget'."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _line(step: PlannedStep, state: ExecutionState, at: datetime, last_seen: str
     text = record.detail if record.status else last_seen
     if record.status in {Status.done, Status.rolled_back} and record.describe:
         text = record.describe
-    return StepView(step.id, status, show_seconds(step.budget), actual, text)
+    return StepView(step.id, status, show_seconds(step.budget), actual, text, expected(step, state.history))
 
 
 def line(event: Event) -> str | None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
-from flows.events import HistoryLearned, Noted, StepFinished, StepStarted, Status
+from flows.events import HistoryLearned, Noted, Status, StepFinished, StepStarted
 from flows.history import read
 from flows.journal import Journal
 from tests.flows.journals import Place
