@@ -13,6 +13,7 @@ from typing import Any
 
 from deployments.journal_location import beside, open_journal
 from deployments.origins import check_origins
+from deployments.reporting import leave_at_end
 from flows.eject import keep_copy
 from flows.engine import Engine
 from flows.journal import Journal
@@ -33,7 +34,8 @@ def __getattr__(name: str) -> Any:
 
 
 def attend(engine: Engine, journal: Journal) -> None:
-    """Keep the copy for hands beside the journal, as `failover run` does."""
+    """Keep the copy for hands, and at the end the report, beside the journal, as `failover run` does."""
+    leave_at_end(engine, open_journal)
     keep_copy(engine, beside(journal) / "eject" / f"{engine.execution}.txt")
 
 

@@ -184,6 +184,14 @@ def test_a_bar_is_as_long_as_the_work_and_its_outline_as_the_budget() -> None:
     assert late.x == pytest.approx(within.x + within.width, abs=2)
 
 
+def test_a_budget_that_is_longer_than_the_chart_is_drawn_open() -> None:
+    plan = make_plan(step("a", budget=timedelta(hours=1)))
+    chart = gantt(over(Simulation(plan, World())))
+    assert [shape.open for shape in chart.shapes if isinstance(shape, Box) and shape.kind == "budget"] == [True]
+    assert '<path class="budget"' in svg(chart)
+    assert '<rect class="budget"' in svg(gantt(shipped_report()))
+
+
 def test_an_approval_says_who_how_known_when_and_why() -> None:
     answer = recovered().answers[0]
     assert (answer.by, answer.how, answer.reason) == ("kim", "slack-signature", "why not")

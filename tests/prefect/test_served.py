@@ -209,7 +209,7 @@ def test_an_invalid_runbook_is_told_and_the_others_are_served(prefect: Prefect, 
     assert "broken" not in names
 
 
-def test_the_page_of_a_run_that_ended_has_its_timeline_and_its_report(ask: Ask, prefect: Prefect) -> None:
+def test_the_page_of_a_run_that_ended_has_its_timeline_and_its_report(ask: Ask, prefect: Prefect, served: Serve) -> None:
     run = ask("gated")
     run.form().resume(decision="approve", name="ada", reason="<script>alert(1)</script>")
     assert run.ended() == ("COMPLETED", "Recovered")
@@ -223,3 +223,5 @@ def test_the_page_of_a_run_that_ended_has_its_timeline_and_its_report(ask: Ask, 
     assert "▒" in bars[-1]
     assert run.journal.hash_at(run.execution, len(run.events())) in pages["failover-report"]
     assert "<script" not in "".join(pages.values())
+    files = served.journal.parent / "reports"
+    eventually(lambda: {path.suffix for path in files.glob(f"{run.execution}.*")} == {".md", ".json", ".html", ".png"})
