@@ -20,9 +20,6 @@ from flows.events import ANY_EVENT, SCHEMA_VERSION, Event
 from flows.journal import (
     ANY_ENTRY,
     GENESIS,
-    PAST_EVENTS,
-    PAST_EXECUTIONS,
-    PAST_KINDS,
     Busy,
     Conflict,
     Halt,
@@ -30,7 +27,6 @@ from flows.journal import (
     Holder,
     InboxEntry,
     JournalError,
-    Past,
     Received,
     Summary,
     broken_links,
@@ -38,9 +34,9 @@ from flows.journal import (
     chain,
     demand_lease,
     demand_no_halt,
-    grouped,
     summary,
 )
+from flows.journal_past import PAST_EVENTS, PAST_EXECUTIONS, PAST_KINDS, Past, grouped
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
