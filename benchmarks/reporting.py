@@ -28,6 +28,8 @@ class Times:
 
     whole: list[float] = field(default_factory=list)
     """read the journal, check its chain, build the report, write every format"""
+    processor: list[float] = field(default_factory=list)
+    """the same, without what other processes took of the machine"""
     formats: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in FORMATS})
     history: list[float] = field(default_factory=list)
     """what the next run of the same runbook learns, on its side thread"""
@@ -44,10 +46,11 @@ def run(rounds: int) -> Times:
         engine = start(journal, Request(planned, "bench", "bench"), SystemClock())
         engine.run()
         for _ in range(rounds):
-            begun = time.perf_counter()
+            begun, used = time.perf_counter(), time.process_time()
             report = build(read_source(journal, engine.execution, planned))
             write_all(report, Path(folder) / "reports")
             times.whole.append(time.perf_counter() - begun)
+            times.processor.append(time.process_time() - used)
             for name, known in times.formats.items():
                 begun = time.perf_counter()
                 render(report, name)

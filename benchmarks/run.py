@@ -61,6 +61,7 @@ def _reports(rounds: int) -> list[str]:
     times = reporting.run(rounds)
     about = f"A run of {reporting.STEPS} steps, one after the other, from its end to the report in every format beside the journal."
     lines = ["## The report", "", about, "", "| what | time |", "|---|---|", f"| from the end to all files | {spread(times.whole)} |"]
+    lines += [f"| the processor's time of that | {spread(times.processor)} |"]
     lines += [f"| of that, {name} | {spread(known)} |" for name, known in times.formats.items()]
     return [*lines, f"| what the next run learns from it, on a side thread | {spread(times.history)} |", ""]
 
