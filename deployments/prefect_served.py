@@ -14,6 +14,7 @@ from typing import Any
 
 from deployments.journal_location import beside, open_journal
 from deployments.origins import check_origins
+from deployments.reporting import leave_at_end
 from deployments.slack import tell_slack
 from flows.eject import keep_copy
 from flows.engine import Engine
@@ -35,7 +36,8 @@ def __getattr__(name: str) -> Any:
 
 
 def attend(engine: Engine, journal: Journal) -> None:
-    """Keep the copy for hands beside the journal, and tell Slack, as `failover run` does."""
+    """Keep the copy for hands, and at the end the report, beside the journal, and tell Slack, as `failover run` does."""
+    leave_at_end(engine, open_journal)
     keep_copy(engine, beside(journal) / "eject" / f"{engine.execution}.txt")
     telling = tell_slack(engine, journal)
     if telling is not None:

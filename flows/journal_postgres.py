@@ -18,16 +18,12 @@ from flows.events import ANY_EVENT, Event
 from flows.journal import (
     ANY_ENTRY,
     GENESIS,
-    PAST_EVENTS,
-    PAST_EXECUTIONS,
-    PAST_KINDS,
     Busy,
     Conflict,
     Halt,
     Held,
     Holder,
     InboxEntry,
-    Past,
     Received,
     Summary,
     broken_links,
@@ -35,9 +31,9 @@ from flows.journal import (
     chain,
     demand_lease,
     demand_no_halt,
-    grouped,
     summary,
 )
+from flows.journal_past import PAST_EVENTS, PAST_EXECUTIONS, PAST_KINDS, Past, grouped
 from flows.journal_postgres_schema import EVENTS_LOCK, INBOX_LOCK, SWITCH_LOCK, prepare
 
 if TYPE_CHECKING:

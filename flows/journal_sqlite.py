@@ -21,9 +21,6 @@ from flows.events import ANY_EVENT, SCHEMA_VERSION, Event
 from flows.journal import (
     ANY_ENTRY,
     GENESIS,
-    PAST_EVENTS,
-    PAST_EXECUTIONS,
-    PAST_KINDS,
     Busy,
     Conflict,
     Halt,
@@ -31,7 +28,6 @@ from flows.journal import (
     Holder,
     InboxEntry,
     JournalError,
-    Past,
     Received,
     Summary,
     broken_links,
@@ -39,9 +35,9 @@ from flows.journal import (
     chain,
     demand_lease,
     demand_no_halt,
-    grouped,
     summary,
 )
+from flows.journal_past import PAST_EVENTS, PAST_EXECUTIONS, PAST_KINDS, Past, grouped
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from flows.clock import recovered_at, recovery_deadline
 from flows.events import Answer, Choice, Event, Status
 from flows.fencing import warnings
-from flows.forecast import forecast
+from flows.forecast import expected, forecast
 from flows.gates import asked_of, not_accepted, show_accepted
 from flows.overrides import loudly
 from flows.state import ExecutionState, GateRecord, StepRecord
@@ -44,6 +44,8 @@ class StepView:
     budget: str
     actual: str
     text: str
+    expected: str = ""
+    """What the forecast counts on, and from where: '4.40 s from 7 runs' or 'budget'."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _line(step: PlannedStep, state: ExecutionState, at: datetime, last_seen: str
     text = record.detail if record.status else last_seen
     if record.status in {Status.done, Status.rolled_back} and record.describe:
         text = record.describe
-    return StepView(step.id, status, show_seconds(step.budget), actual, text)
+    return StepView(step.id, status, show_seconds(step.budget), actual, text, expected(step, state.history))
 
 
 def line(event: Event) -> str | None:
