@@ -90,6 +90,7 @@ def run_status(options: argparse.Namespace) -> int:
 
 def status_lines(execution: str, plan: Plan, state: ExecutionState) -> list[str]:
     """Where an execution stands, for people."""
+    from flows.fencing import failed_fences
     from flows.report import verdict_word
     from flows.report_text import aligned
     from flows.watching import view
@@ -103,6 +104,9 @@ def status_lines(execution: str, plan: Plan, state: ExecutionState) -> list[str]
         lines.append(f"waiting for people until {one.deadline:%H:%M:%S} UTC: {one.text}")
         lines += [f"    {evidence}" for evidence in one.evidence]
         lines.append(f"    failover approve {execution} {one.name} --as NAME --reason WHY {answer}")
+    for name in failed_fences(plan, state):
+        lines.append(f"fence {name} does not hold; two different people may let the run pass it, who accept two writers:")
+        lines.append(f"    failover override {execution} {name} --as NAME --reason WHY")
     rows = [("step", "status", "budget", "expected", "actual", "what")]
     rows += [(line.step, line.status, line.budget, line.expected, line.actual, line.text) for line in shown.steps]
     return [*lines, "", *aligned(rows), ""]
