@@ -1,7 +1,10 @@
 """The lab's control API: what a provider's control plane and an operator's console can do, as JSON over HTTP.
 
 GET  /status  /events  /traffic  /nodes/{name}
-POST /nodes/{name}/stop|start|release     /links/{node}/{way} {"state", "direction"}
+GET  /nodes/{name}/rebuild   /nodes/{name}/divergence?timeline=&fork=&tables=TABLE:KEY,…
+POST /nodes/{name}/stop|start|release|shutdown
+POST /nodes/{name}/rebuild {"from", "timeline", "fork", "end"}
+POST /links/{node}/{way} {"state", "direction"}
 POST /break {"node", "how"}   /heal   /reset   /traffic {"running"}
 400 not understood, 404 no such thing, 409 refused in the present state, 500 the lab could not.
 """
@@ -15,6 +18,7 @@ import threading
 from collections.abc import Awaitable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from .addresses import WAYS, Endpoint, node_name
 from .database import HOWS, Cut
@@ -63,7 +67,7 @@ async def handle(world: World, method: str, path: str, content: dict[str, Any]) 
             await world.reset()
             return world.status()
         case _, "nodes", name, *verb:
-            return await _node(world, method, name, verb)
+            return await _node(world, method, name, verb, content)
         case "POST", "links", name, way:
             cut = Cut(
                 _choice(content, "state", LINK_STATES),
@@ -77,13 +81,21 @@ async def handle(world: World, method: str, path: str, content: dict[str, Any]) 
     raise NoSuchThing(f"{method} {path}: no such thing")
 
 
-async def _node(world: World, method: str, name: str, verb: list[str]) -> Any:
+async def _node(world: World, method: str, name: str, verb: list[str], content: dict[str, Any]) -> Any:
     database, node = world.database, _name(name)
     match method, verb:
         case "GET", []:
             pass
         case "POST", ["stop"]:
             await database.power_off(node)
+        case "POST", ["shutdown"]:
+            return await database.hosts[node].shut_down()
+        case "GET", ["divergence"]:
+            return await database.hosts[node].divergence(content)
+        case "GET", ["rebuild"]:
+            return await database.hosts[node].look()
+        case "POST", ["rebuild"]:
+            return await database.hosts[node].rebuild(content)
         case "POST", ["start"]:
             await database.start(node)
         case "POST", ["release"]:
@@ -116,7 +128,7 @@ class _Requests(BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def do_GET(self) -> None:
-        self._handle({})
+        self._handle(dict(parse_qsl(urlsplit(self.path).query)))
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -131,7 +143,7 @@ class _Requests(BaseHTTPRequestHandler):
 
     def _handle(self, content: dict[str, Any]) -> None:
         try:
-            self._answer(200, self.ask(self.command, self.path, content))
+            self._answer(200, self.ask(self.command, urlsplit(self.path).path, content))
         except NoSuchThing as error:
             self._answer(404, {"error": str(error)})
         except ValueError as error:

@@ -96,7 +96,7 @@ class Storage:
         (self.clean / "pg_hba.conf").write_text(_HBA)
         with (self.clean / "postgresql.conf").open("a") as conf:
             conf.write(_COMMON.format(port=POSTGRES_PORT))
-        self._write_node(self.clean, "east")
+        self.write_node(self.clean, "east")
         self._single("postgres", _ROLES.format(password=self.password, database=DATABASE))
         self._single(DATABASE, _SCHEMA)
         if sync:
@@ -107,20 +107,20 @@ class Storage:
         data = self.data(node)
         shutil.rmtree(data.parent, ignore_errors=True)
         data.parent.mkdir(mode=0o700)
-        self._own(data.parent)
+        self.own(data.parent)
         self.binaries.run("cp", "-a", "--reflink=auto", str(self.clean), str(data))
-        self._write_node(data, node)
+        self.write_node(data, node)
         if node == NODES[1]:
             shutil.rmtree(data / "pg_replslot" / node)  # a base backup carries no slots
             (data / "standby.signal").touch()
-            self._own(data / "standby.signal")
+            self.own(data / "standby.signal")
 
     def _initdb(self) -> None:
         # initdb reads the password from a file that PostgreSQL's user must be able to open.
         file = self.folder / f"initdb-{secrets.token_hex(4)}"
         file.touch(mode=0o600)
         file.write_text(self.password)
-        self._own(file)
+        self.own(file)
         try:
             # fmt: off
             self.binaries.run(
@@ -139,7 +139,8 @@ class Storage:
         if "ERROR" in output or "FATAL" in output:
             raise RuntimeError(f"the lab's own schema is wrong: {output.replace(self.password, '***')[-2000:]}")
 
-    def _write_node(self, data: Path, node: NodeName) -> None:
+    def write_node(self, data: Path, node: NodeName) -> None:
+        """Write what makes a data folder this node's: its address, its name, and whom it follows as a standby."""
         upstream = self.addresses.way(other(node), "replication")
         text = _NODE.format(
             listen=self.addresses.own_side(node).host,
@@ -152,8 +153,9 @@ class Storage:
         file.unlink(missing_ok=True)
         file.touch(mode=0o600)
         file.write_text(text)
-        self._own(file)
+        self.own(file)
 
-    def _own(self, path: Path) -> None:
+    def own(self, path: Path) -> None:
+        """Give a path to PostgreSQL's user."""
         if self.binaries.user:
             os.chown(path, self.binaries.user.uid, self.binaries.user.gid)
