@@ -27,8 +27,8 @@ def check_undo(board: Board) -> None:
 def check_fences(board: Board) -> None:
     """A step that makes a second writer possible needs a fence before it on every run."""
     for draft in board.drafts.values():
-        if draft.change is None or not draft.change.makes_writer:
-            continue
+        if draft.change is None or not draft.change.makes_writer or draft.change.fences_itself:
+            continue  # a planned switchover's own clean stop is its fence, part of its `done` and of its act
         before = [board.drafts[step] for step in board.graph.upstream(draft.id)]
         fences = [each for each in before if each.change is not None and each.change.fences]
         reasons = {fence.id: _no_fence(fence, draft) for fence in fences}

@@ -206,6 +206,9 @@ class Change(Action[StateT]):
     """It makes sure that the old primary takes no more writes."""
     makes_writer: ClassVar[bool] = False
     """It makes a second writer possible: no act of it without a fence, looked at again right before."""
+    fences_itself: ClassVar[bool] = False
+    """It stops the old primary itself and makes the writer only behind that stop, looked at again in the same act: the
+    plan demands no other fence. Its `done` must say that the old primary takes no writes."""
     resend: ClassVar[timedelta | None] = None
     """Repeat `act` this often while it is neither done nor underway; None: act once an attempt."""
 

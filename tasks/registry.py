@@ -19,9 +19,12 @@ OURS: dict[str, str] = {
     "aws.route53.point": "tasks.aws.route53:PointDns",
     "detect.outage": "tasks.detect:DetectOutage",
     "http.smoke_test": "tasks.http:SmokeTest",
+    "postgres.divergence": "tasks.postgres_divergence:DivergenceProbe",
     "postgres.fence": "tasks.postgres_fence:Fence",
     "postgres.promote": "tasks.postgres_promote:Promote",
+    "postgres.rebuild_standby": "tasks.postgres_rebuild:RebuildStandby",
     "postgres.replication": "tasks.postgres_replication:Replication",
+    "postgres.switchover": "tasks.postgres_switchover:Switchover",
 }
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 

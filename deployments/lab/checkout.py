@@ -117,6 +117,8 @@ class Requests(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         match self.path:
+            case "/alive":  # the service itself, whatever its database is
+                self._answer(200, {"region": self.service.region, "instance": self.service.instance})
             case "/health":
                 self._answer(*self.service.health())
             case "/orders/count":
