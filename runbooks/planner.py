@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from runbooks import lint
@@ -25,6 +26,7 @@ from runbooks.model import InputType, Mode, Retry
 from runbooks.plan import Plan, PlannedStep
 from runbooks.problems import Problem, RunbookError
 from runbooks.references import Reference
+from runbooks.shipped import SUFFIXES, shipped
 from runbooks.stray import check_stray_references
 from runbooks.tiers import by_name
 from runbooks.values import Use, Values
@@ -108,6 +110,7 @@ def _plan(
         lint.check_budgets(path, rto, board)
     check_drill(loaded, mode, board, values)
     _warn_unused(loaded, values, findings)
+    _check_failback(loaded, findings)
     made = Plan(
         runbook=runbook,
         text=loaded.text,
@@ -123,6 +126,20 @@ def _plan(
         warnings=tuple(sorted(set(findings.warnings))),
     )
     return made if findings.problems else replace(made, hash=fingerprint(made))
+
+
+def _check_failback(loaded: Loaded, findings: Findings) -> None:
+    """Warn where the runbook that returns home is neither beside this one nor shipped.
+
+    No problem: an execution may be resumed where only its own text is, and that must not stop a failover.
+    """
+    name = loaded.runbook.failback
+    if name is None or name in shipped():
+        return
+    folder = Path(loaded.file).parent
+    if not any((folder / f"{name}{suffix}").is_file() for suffix in SUFFIXES):
+        near = findings.names.nearest(name, shipped())
+        findings.warn(("failback",), f"there is no runbook '{name}' beside this file and none is shipped{near}")
 
 
 def _values(

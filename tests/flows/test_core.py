@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import ClassVar
 
 import pytest
 
@@ -19,9 +20,12 @@ from flows.events import (
 )
 from flows.journal import SaidAboutFailure, SaidAboutGate
 from runbooks.model import Approval, Mode, Retry
+from tasks.clients import Clients
 from tests.flows.world import (
     START,
+    WORLD,
     Crash,
+    Fact,
     FenceOff,
     MakeWriter,
     Set,
@@ -349,3 +353,33 @@ def test_the_last_event_is_the_verdict() -> None:
     sim.run()
     assert isinstance(sim.journal[-1], ExecutionFinished)
     assert sum(isinstance(event, GateOpened) for event in sim.journal) == 1
+
+
+class Stages(MakeWriter):
+    """Two moves, as a switchover makes: out of 0 to 1, which takes a while (-1), and on to 2."""
+
+    name: ClassVar[str] = "sim.stages"
+    fences_itself: ClassVar[bool] = True
+    to: int = 2
+
+    def act(self, before: Fact, clients: Clients) -> None:
+        world = WORLD[0]
+        world.effects.append(f"{self.fact} from {before.value or 0}")
+        if before.value:
+            world.facts[self.fact] = 2
+        else:
+            world.facts[self.fact] = -1
+            world.later.append((world.now + timedelta(seconds=3), self.fact, 1))
+
+
+def test_a_change_of_several_moves_that_is_found_underway_after_a_crash_makes_the_rest_of_them() -> None:
+    plan = make_plan(step("over", Stages))
+    for crash in ("after act over", "after acted"):
+        world = World()
+        first = Simulation(plan, world, crash=lambda what, _count, crash=crash: what == crash)
+        with pytest.raises(Crash):
+            first.run()
+        world.now += timedelta(seconds=1)
+        again = Simulation(plan, world, journal=first.journal)
+        assert again.run().verdict is Verdict.recovered
+        assert world.effects == ["over from 0", "over from 1"]
