@@ -60,6 +60,7 @@ def _round(lab: Lab, folder: Path, *, sync: bool) -> Round:
     if not sync:
         lab.cut("east", "replication", "blackhole")
         time.sleep(_UNREPLICATED)
+    earlier = len(lab.traffic_report().missing)
     fault = lab.break_node("primary", "kill")
     _carry_out(lab, folder, "region-failover", "--approve", "go")
     lab.cut("east", "replication", "open")
@@ -72,7 +73,7 @@ def _round(lab: Lab, folder: Path, *, sync: bool) -> Round:
     after = lab.traffic_report(since)
     pause = after.downtime.total_seconds() if after.downtime else 0.0
     return Round(
-        len(before.missing), len(set(after.missing) - set(before.missing)), len(after.duplicated),
+        len(before.missing) - earlier, len(set(after.missing) - set(before.missing)), len(after.duplicated),
         after.given_up - before.given_up, after.two_writers, pause, took,
     )  # fmt: skip
 

@@ -29,6 +29,7 @@ class HostOf:
         self.node, self.source = node, source
         self.stays_off = False
         self.kept: Path | None = None
+        self.before: Path | None = None
         self.job: dict[str, Any] = {"number": 0, "state": "idle"}
         self.go_on = threading.Event()
         self.go_on.set()
@@ -91,7 +92,7 @@ class HostOf:
         conf = (data / "postgresql.conf").read_text().splitlines()
         method = "start"
         if found.diverged:
-            self.kept = data.with_name(f"{data.name}-kept")
+            self.kept = data.with_name(f"{data.name}-kept-{time.time_ns()}")
             keep_aside(self.binaries, data, self.kept, found, {})
             self.source.do("CHECKPOINT")
             method = self.in_line(data, source)
@@ -106,10 +107,14 @@ class HostOf:
         self.job = {**self.job, "state": "done", "method": method, "kept": str(self.kept or "")}
 
     def in_line(self, data: Path, source: str) -> str:
-        try:
-            self.node.installation.run("pg_rewind", "-D", str(data), "--source-server", source)
+        run = self.node.installation.run
+        (data / "log").unlink()  # the test's own user wrote it into the data folder
+        try:  # pg_rewind would recover it in template1, which these clusters do without
+            run("postgres", "--single", "-F", "-D", str(data), "postgres", give="\n")
+            run("pg_rewind", "--no-ensure-shutdown", "-D", str(data), "--source-server", source)
         except AssertionError:
-            data.rename(data.with_name(f"{data.name}-before"))
+            self.before = data.with_name(f"{data.name}-before-{time.time_ns()}")
+            data.rename(self.before)
             self.node.installation.run("pg_basebackup", "-D", str(data), "-d", source, "--checkpoint=fast")
             return "base-backup"
         return "rewind"

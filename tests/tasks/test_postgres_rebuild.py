@@ -121,7 +121,8 @@ def test_a_base_backup_is_taken_where_rewinding_is_not_possible(pair: MakePair, 
         state = carry_out(rebuild(old, new, by_control(server), found), clients)
         assert state.method == "base-backup"
         assert host.kept is not None
-        assert old.data.with_name(f"{old.data.name}-before").is_dir()
+        assert host.before is not None
+        assert (host.before / "global" / "pg_control").is_file()
 
 
 def test_only_what_was_signed_off_is_dropped(pair: MakePair, clients: Clients) -> None:

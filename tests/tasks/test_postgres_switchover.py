@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Self
 
 import psycopg
 import pytest
@@ -35,7 +36,7 @@ class Orders:
         self._node, self._over = node, threading.Event()
         self._thread = threading.Thread(target=self._order)
 
-    def __enter__(self) -> Orders:
+    def __enter__(self) -> Self:
         self._thread.start()
         until(lambda: len(self.acknowledged) > 5)
         return self
@@ -87,7 +88,7 @@ def test_an_engine_that_died_after_any_move_leaves_a_way_on(pair: MakePair, clie
                 break
         clients.close()
         until(lambda: not host.running or move == "reprotect")
-        state = carry_out(switchover(old, new, server), Clients(), 20)
+        state = carry_out(switchover(old, new, server), clients)
         assert (state.candidate.timeline, host.job["number"]) == (2, 1)
 
 
