@@ -27,7 +27,8 @@ Fallen = tuple[Node, Node, HostOf, Web]
 @contextmanager
 def fallen(pair: MakePair, lost: int = 3, **settings: str) -> Iterator[Fallen]:
     """An old primary that committed `lost` orders more than its standby got, was stopped for good, and its successor."""
-    old, new = pair(full_page_writes=settings.pop("full_page_writes", "on"), **settings)
+    # pg_rewind wants whole pages, and stumbles over a socket in the data folder
+    old, new = pair(**{"full_page_writes": "on", "unix_socket_directories": "", **settings})
     new.stop()
     old.do(*(f"INSERT INTO orders VALUES ({100 + number})" for number in range(lost)))
     with host_of(old, new) as (host, server):
