@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from .storage import Storage
 
 Phase = Literal["", "keep", "rewind", "base-backup", "configure", "start"]
 _CHECKPOINT = 60  # seconds
+_PATIENCE = 15  # seconds
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,10 @@ class Host:
         return await self.look()
 
     async def end(self) -> None:
-        """Give up what is under way, as at the end of the lab."""
+        """Let what is under way come to its end, as before a reset: its programs write where the first day will be."""
         tasks = [one for one in (self._task, self._reading[1] if self._reading else None) if one is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_PATIENCE)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -182,6 +186,8 @@ class Host:
     def _configure(self) -> None:
         data = self.node.data
         self.storage.write_node(data, self.node.name)  # pg_rewind brought the source's
+        for slot in (data / "pg_replslot").iterdir():
+            shutil.rmtree(slot)  # of when it was the primary: nobody would ever move them on, and they hold WAL back
         (data / "standby.signal").touch()
         self.storage.own(data / "standby.signal")
 

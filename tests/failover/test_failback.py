@@ -48,6 +48,8 @@ def assert_home(scene: Scene) -> None:
         assert row == [("west", "streaming")]
         slots = east.execute("SELECT slot_name, active FROM pg_replication_slots").fetchall()
         assert slots == [("west", True)]
+    with psycopg.connect(scene.lab.conninfo("west"), autocommit=True) as west:
+        assert west.execute("SELECT slot_name FROM pg_replication_slots").fetchall() == []
 
 
 def output(scene: Scene, step: str) -> dict:
