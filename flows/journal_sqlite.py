@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -263,10 +263,15 @@ class SqliteJournal:
 
 
 def _prepare(path: Path) -> None:
-    """Create folder (0700) and file (0600) if they are missing, before SQLite does with wider rights."""
+    """Create folder (0700) and file (0600) if they are missing, before SQLite does with wider rights.
+
+    A file that is there is not even opened: closing it again would drop the locks that other connections of this process
+    hold on it (POSIX), and whoever closes it next elsewhere would take the write-ahead log away from under them.
+    """
     if not path.parent.exists():
         path.parent.mkdir(parents=True, mode=0o700)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _why(error: Exception) -> str:

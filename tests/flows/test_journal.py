@@ -217,3 +217,26 @@ def test_a_journal_that_cannot_be_opened_says_where_and_why(tmp_path: Path) -> N
         SqliteJournal(path)
     with pytest.raises(JournalError):
         SqliteJournal(Path(os.devnull) / "journal.db")
+
+
+def test_a_second_journal_on_the_same_file_takes_nothing_from_the_first(tmp_path: Path) -> None:
+    """Two engines in one process: what a third party answers reaches both, whoever closes the file last."""
+    path = tmp_path / "journal.db"
+    script = (
+        "import sys; from datetime import UTC, datetime; from pathlib import Path\n"
+        "from flows.events import Answer; from flows.journal import SaidAboutGate\n"
+        "from flows.journal_sqlite import SqliteJournal\n"
+        "journal = SqliteJournal(Path(sys.argv[1]))\n"
+        "journal.put('e1', SaidAboutGate(gate='go', answer=Answer.approve, by='kim'), datetime.now(UTC))\n"
+        "journal.close()\n"
+    )
+    first = SqliteJournal(path)
+    begin(first)
+    second = SqliteJournal(path)
+    for answers in (1, 2):
+        subprocess.run([sys.executable, "-c", script, str(path)], check=True, cwd=Path(__file__).parents[2])
+        assert [len(one.inbox("e1")) for one in (first, second)] == [answers, answers]
+    first.append("e1", 1, [note()])
+    assert len(second.read("e1")) == 2
+    first.close()
+    second.close()
