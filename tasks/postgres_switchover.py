@@ -183,6 +183,10 @@ class Switchover(Change[Switching]):
     def describe(self, before: Switching) -> str:
         """Say who becomes what."""
         behind = before.link.behind_bytes
+        if not before.candidate.in_recovery:
+            return f"switch over, the rest: {self.primary.name} -> standby of {self.standby.name}, which is the primary already"
+        if behind is None:
+            return f"switch over, the rest: promote {self.standby.name}; {self.primary.name} is {before.host.state}"
         return (
             f"switch over: {self.primary.name} primary -> standby, {self.standby.name} standby -> primary (timeline "
             f"{before.candidate.timeline} -> {before.candidate.timeline + 1}), {behind} bytes behind now, no loss"
