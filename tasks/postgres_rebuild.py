@@ -120,7 +120,8 @@ class RebuildStandby(Change[Rebuilding]):
         if not before.host.off:
             return f"{node} is {before.host.state} by its host's word, not off for good; fence it first"
         control = before.host.control
-        if control is not None and (control.system_id, control.timeline) != (self.divergence.system_id, self.divergence.timeline):
+        begun = before.job.state == "failed" and bool(before.job.kept)  # its data may be half the primary's by now
+        if not begun and control is not None and (control.system_id, control.timeline) != (self.divergence.system_id, self.divergence.timeline):
             return (
                 f"{node} is on timeline {control.timeline} of system {control.system_id}, signed off was timeline "
                 f"{self.divergence.timeline} of {self.divergence.system_id}; look at the divergence again"

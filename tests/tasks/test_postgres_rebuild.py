@@ -165,7 +165,13 @@ def test_a_rebuild_that_fails_in_this_attempt_is_told_and_not_begun_again_by_its
         with pytest.raises(ActionFailed, match="no space left"):
             step.act(failed, clients)
         retried = step.fold(None, Seen(step.observe(clients), datetime.now(UTC)))
-        assert step.move(retried) == "rebuild"
+        assert (step.move(retried), step.refuse(retried)) == ("rebuild", None)
+        half = retried.host.model_copy(update={
+            "control": retried.host.control.model_copy(update={"timeline": 2}),
+            "job": retried.job.model_copy(update={"kept": "/kept/east-1"}),
+        })  # fmt: skip
+        assert step.refuse(retried.model_copy(update={"host": half})) is None
+        assert step.refuse(retried.model_copy(update={"host": half.model_copy(update={"job": retried.job})})) is not None
 
 
 def test_the_list_is_bounded_and_the_count_is_not() -> None:
