@@ -13,7 +13,7 @@ EPILOG = """exit codes: 0 the goal was met, 1 it was not, 2 invalid input, 3 ref
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from deployments import authoring, demo, people, running, serve, showing, switching
+    from deployments import auditing, authoring, demo, people, running, serve, showing, switching
     from deployments.lab import cli as lab
 
     top = argparse.ArgumentParser(
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
-    for module in (authoring, running, people, showing, switching, serve, lab, demo):
+    for module in (authoring, running, people, showing, auditing, switching, serve, lab, demo):
         module.add_commands(commands)
     return top
 

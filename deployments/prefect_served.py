@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deployments.journal_location import beside, open_journal
+from deployments.copies import keep_copies
+from deployments.journal_location import open_journal
 from deployments.origins import check_origins
-from flows.eject import keep_copy
 from flows.engine import Engine
 from flows.journal import Journal
 from runbooks.loader import Loaded, load
@@ -33,8 +33,8 @@ def __getattr__(name: str) -> Any:
 
 
 def attend(engine: Engine, journal: Journal) -> None:
-    """Keep the copy for hands beside the journal, as `failover run` does."""
-    keep_copy(engine, beside(journal) / "eject" / f"{engine.execution}.txt")
+    """Keep the copy for hands beside the journal, and the journal's own on this machine, as `failover run` does."""
+    keep_copies(engine, journal)
 
 
 def files(folder: Path) -> list[Path]:

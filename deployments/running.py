@@ -16,7 +16,7 @@ from deployments.authoring import add_inputs, planned
 from deployments.exits import Exit, exit_of
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from flows.engine import Engine
     from flows.journal import InboxEntry, Journal
@@ -38,6 +38,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     run.set_defaults(run=run_run)
     resume = commands.add_parser("resume", help="go on with an execution that was interrupted, failed or was refused")
     resume.add_argument("execution", help="id of the execution, or its beginning")
+    resume.add_argument("--override", metavar="NAME", help="go on from a copy (--journal FILE) of a journal that is dead: who takes it on himself")
+    resume.add_argument("--reason", default="", help="why, with --override")
     _common(resume)
     resume.set_defaults(run=run_resume)
 
@@ -78,8 +80,46 @@ def run_resume(options: argparse.Namespace) -> int:
     from flows.runs import resume
 
     journal = open_journal(options.journal)
-    engine = resume(journal, find_execution(journal, options.execution), options.by, SystemClock())
+    execution = find_execution(journal, options.execution)
+    if options.override is not None:
+        return carry_out(_from_copy(journal, execution, options), journal, name=options.override, plain=options.plain)
+    _demand_no_more_here(journal, execution)
+    engine = resume(journal, execution, options.by, SystemClock())
     return carry_out(engine, journal, name=options.by, plain=options.plain)
+
+
+def _from_copy(journal: Journal, execution: str, options: argparse.Namespace) -> Engine:
+    """Break-glass: go on with the copy of a dead journal, after its last holder's lease."""
+    from flows.break_glass import Named, Patience, go_on
+    from flows.clock import SystemClock
+    from flows.journal_sqlite import SqliteJournal
+    from flows.runs import CannotResume
+
+    if not isinstance(journal, SqliteJournal):
+        raise CannotResume("--override goes on from a copy of the journal: name the file with --journal FILE")
+
+    def tell(left: timedelta) -> None:
+        print(f"waiting out the last holder's lease: {left.total_seconds():.0f} s", file=sys.stderr, flush=True)
+
+    return go_on(journal, execution, Named(options.override, options.reason), SystemClock(), Patience(tell))
+
+
+def _demand_no_more_here(journal: Journal, execution: str) -> None:
+    """Must never happen: the journal goes on while this machine's copy of it knows more; raises CannotResume."""
+    from deployments.journal_location import copy_file
+    from flows.break_glass import went_on
+    from flows.journal_sqlite import SqliteJournal
+    from flows.runs import CannotResume
+
+    path = copy_file(execution)
+    if journal.copy_of is None and path.exists():
+        copy = SqliteJournal(path)
+        try:
+            trouble = went_on(journal, execution, copy)
+        finally:
+            copy.close()
+        if trouble:
+            raise CannotResume(trouble)
 
 
 def _impact(text: str | None) -> datetime | None:
@@ -110,8 +150,7 @@ def carry_out(
 
     Ctrl-C and SIGTERM stop in good order; a second Ctrl-C leaves at once (the execution can be resumed).
     """
-    from deployments.journal_location import beside
-    from flows.eject import keep_copy
+    from deployments.copies import keep_copies
     from flows.journal import JournalError
 
     trouble: list[BaseException] = []
@@ -125,7 +164,7 @@ def carry_out(
     notices: queue.SimpleQueue[object] = engine.subscribe()  # type: ignore[assignment]
     print(f"execution {engine.execution}, journal {journal.place}", flush=True)
     _on_signals(engine)
-    copier = keep_copy(engine, beside(journal) / "eject" / f"{engine.execution}.txt")
+    copies = keep_copies(engine, journal)
     runner = threading.Thread(target=go, name="engine", daemon=True)
     runner.start()
     if watch is not None:
@@ -135,11 +174,12 @@ def carry_out(
     else:
         follow(notices)
     runner.join()
-    copier.join(2)
+    copies.join()
     if trouble:
         error = trouble[0]
         if isinstance(error, JournalError):
-            print(f"{error}; so nothing more was done; `failover resume {engine.execution}` goes on", file=sys.stderr)
+            told = [f"{error}; so nothing more was done; `failover resume {engine.execution}` goes on"]
+            print("\n".join(filter(None, [*told, copies.way_out(engine.execution)])), file=sys.stderr)
             return Exit.not_met
         raise error
     finish(engine, journal, facts())
@@ -194,10 +234,11 @@ def follow(notices: queue.SimpleQueue[object], until: Callable[[object], None] |
 def finish(engine: Engine, journal: Journal, facts: tuple[Fact, ...] = ()) -> None:
     """Print the timeline and what it means, and write the report beside the journal."""
     from deployments.journal_location import beside
+    from flows.anchors import anchor
     from flows.report import aligned, build, markdown, recovery_lines, timeline_rows, to_json
 
     events = [event for _, event in journal.read(engine.execution)]
-    report = build(engine.execution, engine.plan, events, journal.place, facts)
+    report = build(engine.execution, engine.plan, events, journal.place, facts, anchor=anchor(journal, engine.execution))
     print()
     print(f"{report.title} ({report.mode}): {report.verdict.upper()}" + (f" - {report.detail}" if report.detail else ""))
     print()
@@ -207,6 +248,7 @@ def finish(engine: Engine, journal: Journal, facts: tuple[Fact, ...] = ()) -> No
         print("\n".join(recovery_lines(report)))
     for fact in facts:
         print(f"{fact.name}: {fact.value}")
+    print("\n".join([*report.unleased, f"anchor {report.anchor}"]))
     folder = beside(journal) / "reports"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for suffix, text in (("md", markdown(report)), ("json", to_json(report))):

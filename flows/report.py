@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pydantic import BaseModel, ConfigDict
 
 from flows.clock import covered, people_spans, recovered_at, recovery_time
-from flows.events import Acted, Event, Noted, Verdict
+from flows.events import Acted, Event, Noted, Override, Verdict
 from flows.state import ExecutionState, fold
 from runbooks.plan import Plan
 from tasks.durations import show_seconds
@@ -113,9 +113,15 @@ class Report(Frozen):
     refusals: tuple[str, ...]
     notes: tuple[str, ...]
     facts: tuple[Fact, ...] = ()
+    unleased: tuple[str, ...] = ()
+    """each override: who went on without the journal's leases, why, from which copy"""
+    anchor: str = ""
+    """the journal's head when this was made; `failover verify-journal --anchor` compares"""
 
 
-def build(execution: str, plan: Plan, events: Sequence[Event], place: str, facts: Sequence[Fact] = ()) -> Report:
+def build(
+    execution: str, plan: Plan, events: Sequence[Event], place: str, facts: Sequence[Fact] = (), *, anchor: str = ""
+) -> Report:
     """Make the report of an execution; one under way gives a report of what is so far."""
     state = fold(events)
     if state.started is None or state.last is None or state.clock_start is None:
@@ -137,7 +143,16 @@ def build(execution: str, plan: Plan, events: Sequence[Event], place: str, facts
         forecasts=tuple(f"{one.at:%H:%M:%S} {one.verdict}: recovery expected {one.recovery:%H:%M:%S}" for one in state.forecasts),
         refusals=tuple(f"{one.step}: {one.refused}" for one in events if isinstance(one, Acted) and one.refused),
         notes=tuple(f"{one.at:%H:%M:%S} {one.by}: {one.text}" for one in events if isinstance(one, Noted)),
-        facts=tuple(facts),
+        facts=tuple(facts), anchor=anchor, unleased=unleased(events),
+    )  # fmt: skip
+
+
+def unleased(events: Sequence[Event]) -> tuple[str, ...]:
+    """Each override as one line; empty when the journal's leases held all the time."""
+    return tuple(
+        f"{one.at:%H:%M:%S} unleased, journal copy: {one.by} on {one.host} went on from {one.file} (up to event {one.last}) "
+        f"because {one.journal} was dead: {one.reason}"
+        for one in events if isinstance(one, Override)
     )  # fmt: skip
 
 
@@ -259,6 +274,7 @@ def markdown(report: Report) -> str:
         "",
         *recovery_lines(report),
         "",
+        *(f"**{one}**\n" for one in report.unleased),
         "## Timeline",
         "",
         *_markdown_table(timeline_rows(report)),
@@ -279,7 +295,8 @@ def markdown(report: Report) -> str:
             lines += [f"## {title}", "", *(f"- {text}" for text in texts), ""]
     details: list[Row] = [("step", "detail"), *((line.step, line.detail) for line in report.steps if line.detail)]
     lines += ["## Details", "", *_markdown_table(details), ""]
-    lines += [f"Journal {report.journal}; plan {report.plan_hash[:16]}; failover {report.version}.", ""]
+    anchored = f"; anchor {report.anchor}" if report.anchor else ""
+    lines += [f"Journal {report.journal}; plan {report.plan_hash[:16]}; failover {report.version}{anchored}.", ""]
     return "\n".join(lines)
 
 

@@ -124,6 +124,8 @@ def line(event: Event) -> str | None:
             return f"start {event.runbook} ({event.mode.value}) for {event.service}, rto {show_seconds(timedelta(seconds=event.rto))}"
         case e.Resumed():
             return f"resumed by {event.by} on {event.host}"
+        case e.Override():
+            return f"OVERRIDE by {event.by}: goes on unleased, from the copy {event.file} of {event.journal}: {event.reason}"
         case e.StepStarted():
             again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
             return f"{event.step}: starts{again}"
