@@ -78,17 +78,21 @@ def read(text: str, find: FindKey) -> Exported:
     With the key everything is checked; without it the plain chain and the sum, which show damage and clumsy changes,
     while somebody who writes the whole file anew can make them fit.
     """
-    lines = text.removesuffix("\n").split("\n")  # not splitlines: texts may hold other ends of lines
     try:
-        head, *middle = [json.loads(line) for line in lines]
-        if head["failover-export"] != VERSION:
-            raise JournalError(f"export: written in form {head['failover-export']}; this version reads form {VERSION}")
-        end: dict[str, Any] | None = middle.pop()["end"] if middle and "end" in middle[-1] else None
-        execution = str(head["execution"])
-        rows = tuple(_row(one["event"]) for one in middle if "event" in one)
-        vouched = Vouch(**head["vouched"]) if head["vouched"] else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise JournalError(f"export: is not one, or a line of it is broken ({type(error).__name__}); expected what `failover export` wrote") from None
+        return _checked(text.removesuffix("\n").split("\n"), find)  # not splitlines: texts may hold other ends of lines
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = type(error).__name__
+        raise JournalError(f"export: is not one, or a line of it is broken ({why}); expected what `failover export` wrote") from None
+
+
+def _checked(lines: Sequence[str], find: FindKey) -> Exported:
+    head, *middle = [json.loads(line) for line in lines]
+    if head["failover-export"] != VERSION:
+        raise JournalError(f"export: written in form {head['failover-export']}; this version reads form {VERSION}")
+    end: dict[str, Any] | None = middle.pop()["end"] if middle and "end" in middle[-1] else None
+    execution = str(head["execution"])
+    rows = tuple(_row(one["event"]) for one in middle if "event" in one)
+    vouched = Vouch(**head["vouched"]) if head["vouched"] else None
     findings = examine(execution, rows, vouched, find)
     findings += [Finding(execution, said) for said in _about_head(head, rows)]
     findings += _about_end(execution, lines, rows, end, find)
