@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deployments.journal_location import beside, open_journal
+from deployments.copies import keep_copies
+from deployments.journal_location import open_journal
 from deployments.origins import check_origins
 from deployments.slack import tell_slack
-from flows.eject import keep_copy
 from flows.engine import Engine
 from flows.journal import Journal
 from runbooks.loader import Loaded, load
@@ -35,8 +35,8 @@ def __getattr__(name: str) -> Any:
 
 
 def attend(engine: Engine, journal: Journal) -> None:
-    """Keep the copy for hands beside the journal, and tell Slack, as `failover run` does."""
-    keep_copy(engine, beside(journal) / "eject" / f"{engine.execution}.txt")
+    """Keep the copy for hands beside the journal and the journal's own on this machine, and tell Slack, as `failover run` does."""
+    keep_copies(engine, journal)
     telling = tell_slack(engine, journal)
     if telling is not None:
         atexit.register(telling.last_words)  # the run's process ends with the run

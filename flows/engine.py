@@ -117,6 +117,11 @@ class Engine:
         """The plan that is carried out."""
         return self._core.plan
 
+    @property
+    def leases(self) -> tuple[Holder, Mapping[str, int], timedelta]:
+        """Who holds which leases, by token, and how long they last; safe to read from any thread."""
+        return self._holder, self._held, timedelta(seconds=max(0.0, (self._leased_until or 0.0) - time.monotonic()))
+
     def subscribe(self) -> queue.SimpleQueue[Notice | None]:
         """A queue of everything that happens from now on, ended by None. Slow readers delay nobody."""
         observer: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from flows.report_parts import LossRange, Report
+from flows.report_parts import LossRange, Report, Seal
 from tasks.durations import show_seconds
 
 Row = Sequence[str]
@@ -88,6 +88,7 @@ def markdown(report: Report) -> str:
         *recovery_lines(report),
         *(f"Loss  {loss_text(loss)} ({loss.step}, {clock(loss.at)})" for loss in report.losses[-1:]),
         "",
+        *(f"**{_plain(one)}**\n" for one in report.unleased),
         "## Timeline",
         "",
         *markdown_table(timeline_rows(report)),
@@ -97,11 +98,14 @@ def markdown(report: Report) -> str:
         lines += section(report)
     details: list[Row] = [("step", "detail"), *((line.step, line.detail) for line in report.steps if line.detail)]
     lines += ["## Details", "", *markdown_table(details), ""]
-    seal = report.seal
-    broken = "".join(f"; NOT INTACT: {one}" for one in seal.problems)
-    lines += [f"Journal {seal.journal}: {seal.events} events sealed by `{seal.hash}`{broken}.",
-              f"Plan {report.plan_hash[:16]}; failover {report.version}.", ""]  # fmt: skip
+    lines += [f"{_sealed(report.seal)}.", f"Plan {report.plan_hash[:16]}; failover {report.version}.", ""]
     return "\n".join(lines)
+
+
+def _sealed(seal: Seal) -> str:
+    anchored = f", anchor `{seal.anchor}`" if seal.anchor else ""
+    told = [*(f"; NOT INTACT: {one}" for one in seal.problems), *(f"; not checked: {one}" for one in seal.unchecked)]
+    return f"Journal {seal.journal}: {seal.events} events sealed by `{seal.hash}`{anchored}{_plain(''.join(told))}"
 
 
 def _facts(report: Report) -> list[str]:
