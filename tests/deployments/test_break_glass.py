@@ -131,8 +131,8 @@ def test_a_dead_journal_stops_the_run_which_prints_the_command_that_goes_on(east
     east.failover("import", path)
     assert "went on in" in east.failover("resume", execution, expect=Exit.invalid)
     report = json.loads(east.failover("report", execution, "--format", "json"))
-    assert (report["verdict"], report["anchor"], report["unleased"]) == ("recovered", kept["anchor"], kept["unleased"])
-    intact = east.failover("verify-journal", "--anchor", kept["anchor"])
+    assert (report["verdict"], report["seal"]["anchor"], report["unleased"]) == ("recovered", kept["seal"]["anchor"], kept["unleased"])
+    intact = east.failover("verify-journal", "--anchor", kept["seal"]["anchor"])
     assert "were imported from" in intact
     assert "intact" in intact
 
