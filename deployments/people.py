@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +25,22 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         parser.add_argument("--journal", help="the journal: a file or postgresql://… (default: FAILOVER_JOURNAL)")
         if word == "approve":
             parser.add_argument("--choose", choices=("retry", "skip", "roll-back", "abort"), help="for a failed step")
+            add_accept_loss(parser)
         parser.set_defaults(run=run_answer, word=word)
+
+
+def add_accept_loss(parser: argparse.ArgumentParser) -> None:
+    """Add --accept-loss: how much acknowledged data a person lets go, in their own name."""
+    parser.add_argument("--accept-loss", type=_loss, metavar="TIME", help="over the RPO: lose up to so much, such as 90s, or unknown")
+
+
+def _loss(text: str) -> timedelta:
+    from flows.gates import read_accepted
+
+    try:
+        return read_accepted(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or unknown") from None
 
 
 def find_execution(journal: Journal, prefix: str | None) -> str:
@@ -67,7 +82,7 @@ def run_answer(options: argparse.Namespace) -> int:
 def _said(options: argparse.Namespace, state: ExecutionState) -> tuple[InboxEntry | None, str]:
     """The entry, with a remark; or None with what is wrong."""
     from flows.events import Answer, Choice
-    from flows.gates import Asked, may_answer
+    from flows.gates import Asked, asked_of, may_answer, not_accepted
     from flows.journal import SaidAboutFailure, SaidAboutGate
     from flows.runs import replan
     from runbooks.model import Approval
@@ -87,12 +102,14 @@ def _said(options: argparse.Namespace, state: ExecutionState) -> tuple[InboxEntr
     if name not in known:
         return None, f"there is no gate '{name}'; there are {', '.join(known) or 'none'}"
     remark = ""
-    rule, opened = known[name], state.gate(name).opened
-    if rule is not None and state.started is not None:
-        now = datetime.now(UTC)
-        asked = Asked(opened.at if opened else now, opened.deadline if opened else now + rule.timeout,
-                      state.started.initiator, state.started.mode)  # fmt: skip
-        wrong = may_answer(rule, options.by, asked, now)
-        remark = f"; it will not count: {wrong}" if wrong else ("" if opened else "; the gate is not open yet")
+    rule, opened, now = known[name], state.gate(name).opened, datetime.now(UTC)
     answer = Answer.approve if options.word == "approve" else Answer.deny
-    return SaidAboutGate(gate=name, answer=answer, by=options.by, reason=options.reason), remark
+    accepts = getattr(options, "accept_loss", None)
+    if rule is not None and state.started is not None:
+        unopened = Asked(now, now + rule.timeout, state.started.initiator, state.started.mode)
+        asked = asked_of(opened, state.started) if opened else unopened
+        wrong = may_answer(rule, options.by, asked, now)
+        if wrong is None and answer is Answer.approve:
+            wrong = not_accepted(asked.stake, accepts, now)
+        remark = f"; it will not count: {wrong}" if wrong else ("" if opened else "; the gate is not open yet")
+    return SaidAboutGate(gate=name, answer=answer, by=options.by, reason=options.reason, accepts_loss=accepts), remark

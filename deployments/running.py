@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from deployments.authoring import add_inputs, planned
 from deployments.exits import Exit, exit_of
+from deployments.people import add_accept_loss
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,6 +36,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     run.add_argument("--impact", metavar="TIME", help="when the outage began, as 2026-01-31T03:04:05Z; starts the RTO clock")
     run.add_argument("--approve", action="append", default=[], metavar="GATE", help="approve a gate in advance")
     run.add_argument("--force", action="store_true", help="go on although the preflight finds problems; needs --reason")
+    add_accept_loss(run)
     _common(run)
     run.set_defaults(run=run_run)
     resume = commands.add_parser("resume", help="go on with an execution that was interrupted, failed or was refused")
@@ -66,8 +68,9 @@ def run_run(options: argparse.Namespace) -> int:
     if unknown:
         print(f"--approve {unknown[0]}: there is no such gate; there are {', '.join(plan.gate_by_name) or 'none'}", file=sys.stderr)
         return Exit.invalid
+    reason = f"in advance: {options.reason}".rstrip(": ")
     said: tuple[InboxEntry, ...] = tuple(
-        SaidAboutGate(gate=gate, answer=Answer.approve, by=options.by, reason=f"in advance: {options.reason}".rstrip(": "))
+        SaidAboutGate(gate=gate, answer=Answer.approve, by=options.by, reason=reason, accepts_loss=options.accept_loss)
         for gate in options.approve
     )
     if _lacks_reason(options):
@@ -242,7 +245,7 @@ def finish(engine: Engine, journal: Journal, facts: tuple[Fact, ...] = ()) -> No
     """Print the timeline and what it means, and write the report beside the journal in every format."""
     from deployments.reporting import leave
     from flows.report import build, read_source
-    from flows.report_text import aligned, recovery_lines, timeline_rows
+    from flows.report_text import aligned, loss_lines, recovery_lines, timeline_rows
 
     report = build(read_source(journal, engine.execution, engine.plan), facts)
     print()
@@ -251,7 +254,7 @@ def finish(engine: Engine, journal: Journal, facts: tuple[Fact, ...] = ()) -> No
     print("\n".join(aligned(timeline_rows(report), _width())))
     if report.mode != "dry-run":
         print()
-        print("\n".join(recovery_lines(report)))
+        print("\n".join([*recovery_lines(report), *loss_lines(report)]))
     for fact in facts:
         print(f"{fact.name}: {fact.value}")
     print("\n".join([*report.unleased, f"anchor {report.seal.anchor}"]))

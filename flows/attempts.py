@@ -2,8 +2,9 @@
 
 What must never happen, and where it is prevented:
 - an act without its announcement in the journal: `act` is the only place that sends a first DoAct, after its Acting
-- an act behind a gate that is not approved, or on an old look: `_wants_to_act` and the attempt's `fresh`
+- an act behind a gate that is not approved, or on an old look: `wants_to_act` and the attempt's `fresh`
 - a change before the preflight was read, or with problems that nobody accepted: `holds`, in the same place
+- an act that may lose more than the RPO and a person allow, seen right before it: `wants_to_act`
 - an act after a stop, in a rollback, or in a dry run: `Turn.may_change` is asked before every one
 - a change done twice: an attempt that acted only looks until the world answers (declared resends excepted); a phased
   change acts again only when its look is neither done nor underway, and announces that act like the first
@@ -11,12 +12,14 @@ What must never happen, and where it is prevented:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from flows.events import Acted, Acting, Marked, Status
+from flows.losses import loss_is_accepted
 from flows.messages import DoAct, DoLook, Failure, Look
 from flows.outcomes import failed, finish, open_gate
 from flows.preflight import holds
@@ -88,10 +91,11 @@ def _consider(turn: Turn, step: PlannedStep, look: Look) -> None:
     elif look.underway:
         turn.change(step.id, phase=Phase.verifying, due=turn.now + interval(step), refused=None)
     else:
-        _wants_to_act(turn, step, look)
+        wants_to_act(turn, step, look)
 
 
-def _wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
+def wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
+    """Nothing speaks against acting but what people must say first, or a look that is too old."""
     closed = [name for name in step.gates if not turn.state.gate(name).approved]
     unchecked = holds(turn)
     if not turn.may_change():
@@ -99,21 +103,31 @@ def _wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
     elif unchecked and turn.state.gate(PREFLIGHT).closed is not None:
         finish(turn, step, Status.refused, f"gate {PREFLIGHT}: what it found was not accepted", code=GATE)
     elif closed or unchecked:
-        attempt = turn.core.attempts[step.id]
-        turn.change(step.id, phase=Phase.gated, paused=attempt.deadline - turn.now, fresh=False, due=None)
-        for name in closed:
-            open_gate(turn, turn.rule(name), step, look)
-    elif step.gates and not turn.core.attempts[step.id].fresh:
-        # the gate was open before this look went out only if it opened before the attempt did; else look again
-        records = [turn.state.gate(name).closed for name in step.gates]
-        opened = max((record.at for record in records if record is not None), default=turn.now)
-        started = turn.state.step(step.id).started or turn.now
-        if opened <= started:
-            act(turn, step, look)
-        else:
-            send_look(turn, step.id, fresh=True)
-    else:
+        _wait_at(turn, step, look, closed)
+    elif not _is_fresh(turn, step):
+        send_look(turn, step.id, fresh=True)
+    elif loss_is_accepted(turn, step, look):
         act(turn, step, look)
+    elif step.gates:
+        _wait_at(turn, step, look, step.gates[:1])  # approved, and the loss has grown beyond what was accepted
+    else:
+        failed(turn, step, Status.refused, "more may be lost than the rpo allows, and no gate asks who accepts it")
+
+
+def _wait_at(turn: Turn, step: PlannedStep, look: Look, gates: Sequence[str]) -> None:
+    attempt = turn.core.attempts[step.id]
+    turn.change(step.id, phase=Phase.gated, paused=attempt.deadline - turn.now, fresh=False, due=None)
+    for name in gates:
+        open_gate(turn, turn.rule(name), step, look)
+
+
+def _is_fresh(turn: Turn, step: PlannedStep) -> bool:
+    """Whether this look went out after the gates opened; else minutes may lie between the two."""
+    if not step.gates or turn.core.attempts[step.id].fresh:
+        return True
+    records = [turn.state.gate(name).closed for name in step.gates]
+    opened = max((record.at for record in records if record is not None), default=turn.now)
+    return opened <= (turn.state.step(step.id).started or turn.now)
 
 
 def act(turn: Turn, step: PlannedStep, look: Look) -> None:
@@ -172,12 +186,18 @@ def send_look(turn: Turn, step: str, *, fresh: bool = False) -> None:
 
 
 def _remembered(turn: Turn, step: str) -> Seen[Any] | None:
-    """What a phased change knew when it last acted in a process that died; its own end forgets it."""
+    """What was known when this execution acted on the step in a process that died: a resumed attempt goes on from there.
+
+    Of a phased change the last that was announced, which its own end forgets; of any other the first.
+    """
     change, record = change_type(turn.plan.by_id[step]), turn.state.step(step)
-    if change is None or not change.phased or record.announced is None or record.acted_at is None:
+    if change is None or not record.acting or record.acted_at is None:
+        return None
+    known = record.announced if change.phased else record.before
+    if known is None:
         return None
     with suppress(ValidationError):  # written by a version that knew other fields: then it begins anew
-        return Seen(change.state_type().model_validate(record.announced), record.acted_at)
+        return Seen(change.state_type().model_validate(known), record.acted_at)
     return None
 
 

@@ -71,15 +71,13 @@ def _filled(step: PlannedStep, state: ExecutionState, environ: Mapping[str, str]
     known = look_up_in(outputs, {}, environ)
 
     def look_up(reference: Reference) -> Any:
-        if reference.secret:
-            return HIDDEN
-        try:
-            return known(reference)
-        except LookupError:
-            return None  # a fact that only an earlier step would have told; most inputs do without
+        value = HIDDEN if reference.secret else known(reference)
+        if value is None:
+            raise LookupError(f"{reference}: not known")
+        return value
 
     try:
-        return step.action(look_up)
+        return step.action_so_far(look_up)  # without what only an earlier step would have told
     except (RunbookError, LookupError):
         return None
 

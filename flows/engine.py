@@ -316,7 +316,8 @@ class Engine:
         """Fill the step's inputs in, take the lease of what it changes, and open its way to the world."""
         action = self._build(step)
         if self._held and needs_lease(self._core.plan.mode, step) and isinstance(action, Change):
-            self._lease(action.target)
+            for target in action.targets:
+                self._lease(target)
         missing, fences = [], {}
         for name in step.fenced_by:
             if self.state.step(name).status in {Status.done, Status.already}:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from runbooks.model import Mode
-from tasks.contract import Mark
+from tasks.contract import Duration, Loss, Mark
 
 SCHEMA_VERSION = 2
 """Of the events below and of the tables that hold them; a journal with a newer one is not read. 2: macs, overrides."""
@@ -154,6 +154,8 @@ class GateOpened(Happened):
     evidence: tuple[str, ...]
     deadline: datetime
     manual: bool = False
+    loss: Loss | None = None
+    """What the steps it covers would lose, as known at `at`."""
 
 
 class ApprovalGiven(Happened):
@@ -166,6 +168,8 @@ class ApprovalGiven(Happened):
     how: str
     """How we know: 'self-declared' on a terminal, 'prefect-form', …"""
     reason: str = ""
+    accepts_loss: Duration | None = None
+    """So much acknowledged data may be lost, in this person's name; flows.gates.UNKNOWN: any amount."""
     given_at: datetime
     entry: int
     """Of the inbox, so that it is adopted once."""
@@ -179,6 +183,8 @@ class GateClosed(Happened):
     approved: bool
     by: tuple[str, ...]
     reason: str
+    accepts_loss: Duration | None = None
+    """The least that any of them accepted."""
 
 
 class Acting(Happened):
@@ -217,6 +223,8 @@ class StepFinished(Happened):
     """A failure that lets what comes after go on."""
     ends: str = ""
     """Why nothing after this step is to be done; it and all of them ended well."""
+    loss: Loss | None = None
+    """What a promotion would lose, or lost, as this step last saw it."""
     by: str = ""
 
 

@@ -1,17 +1,23 @@
 """Whether people have said yes. Pure: the rule, the answers and the time decide, nothing else.
 
 Must never happen: a gate opens because of silence over an irreversible change, because of one person counted twice,
-or because of somebody who may not answer. `judge` is the only place that opens a gate.
+because of somebody who may not answer, or over a loss above the RPO that nobody accepted. `judge` is the only place that
+opens a gate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from flows.events import Answer, ApprovalGiven
+from flows.events import Answer, ApprovalGiven, ExecutionStarted, GateOpened
 from runbooks.model import Approval, Mode
+from tasks.contract import Loss
+from tasks.durations import LONGEST, format_duration, parse_duration, show_seconds
+
+UNKNOWN = LONGEST
+"""A loss that nobody can bound, and the acceptance of any."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Approved:
 
     by: tuple[str, ...]
     reason: str
+    accepts_loss: timedelta | None = None
+    """The least that any of them accepted; None: nothing above the RPO."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +47,81 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Stake:
+    """What acting behind a gate may lose: the loss as it was seen at a time, and how much the runbook allows."""
+
+    loss: Loss
+    seen: datetime
+    rpo: timedelta | None
+    """None: the runbook sets no bound, so nobody has to accept anything."""
+
+    def at_most(self, now: datetime) -> timedelta:
+        """The upper end of the range now; UNKNOWN where there is none."""
+        if self.loss.at_most is None:
+            return UNKNOWN
+        grown = max(timedelta(0), now - self.seen) if self.loss.grows else timedelta(0)
+        return min(UNKNOWN, timedelta(seconds=self.loss.at_most) + grown)
+
+    def over(self, now: datetime) -> bool:
+        """Whether more may be lost than the RPO allows."""
+        return self.rpo is not None and self.at_most(now) > self.rpo
+
+    def accepted(self, loss: timedelta | None, now: datetime) -> bool:
+        """Whether acting now loses no more than the RPO allows or a person accepted."""
+        return not self.over(now) or (loss is not None and loss >= self.at_most(now))
+
+
+@dataclass(frozen=True)
 class Asked:
-    """The circumstances of one gate: when it opened, its deadline, who started the run, in which mode."""
+    """The circumstances of one gate: when it opened, its deadline, who started the run, in which mode, what is at stake."""
 
     opened: datetime
     deadline: datetime
     initiator: str
     mode: Mode
+    stake: Stake | None = None
+
+
+def asked_of(opened: GateOpened, started: ExecutionStarted) -> Asked:
+    """The circumstances of a gate that is open."""
+    rpo = timedelta(seconds=started.rpo) if started.rpo is not None else None
+    stake = Stake(opened.loss, opened.at, rpo) if opened.loss is not None else None
+    return Asked(opened.at, opened.deadline, started.initiator, started.mode, stake)
+
+
+def read_accepted(text: str) -> timedelta:
+    """Read what a person accepts: '90s', '5m', or 'unknown' for any amount; raises ValueError."""
+    return UNKNOWN if text.strip().lower() == "unknown" else parse_duration(text)
+
+
+def show_accepted(loss: timedelta) -> str:
+    """Write it as it was typed."""
+    return "unknown" if loss >= UNKNOWN else format_duration(loss)
+
+
+def show_loss(stake: Stake, now: datetime) -> str:
+    """The range in words: '0 s to 4.20 s (rpo 1m)'."""
+    low = f"{stake.loss.at_least:.3g} s" if stake.loss.at_least < 60 else show_seconds(timedelta(seconds=stake.loss.at_least))
+    high = "an unknown amount" if stake.at_most(now) >= UNKNOWN else show_seconds(stake.at_most(now))
+    rpo = f"rpo {format_duration(stake.rpo)}" if stake.rpo is not None else "no rpo"
+    return f"{low} to {high} ({rpo})"
+
+
+def not_accepted(stake: Stake | None, loss: timedelta | None, now: datetime) -> str | None:
+    """Why an approval that accepts so much does not count over this loss, or None."""
+    if stake is None or stake.accepted(loss, now):
+        return None
+    said = "names no loss" if loss is None else f"accepts only {show_accepted(loss)}"
+    return f"it {said}, and the loss is {show_loss(stake, now)} now; accept at least that, such as {enough(stake, now)}"
+
+
+def enough(stake: Stake, now: datetime) -> str:
+    """What to type to accept this loss, with a minute to spare where it grows."""
+    bound = stake.at_most(now)
+    if bound >= UNKNOWN:
+        return "unknown"
+    spare = timedelta(minutes=1) if stake.loss.grows else timedelta(0)
+    return format_duration(timedelta(seconds=-(-(bound + spare).total_seconds() // 1)))
 
 
 def may_answer(rule: Approval, by: str, asked: Asked, now: datetime) -> str | None:
@@ -75,10 +151,11 @@ def judge(
 ) -> Waiting | Approved | Refused:
     """Decide a gate. One counted deny refuses; `quorum` different people must approve; silence is `on_timeout`.
 
-    An answer that came before the gate opened counts; of several by one person the last one counts.
+    An answer that came before the gate opened counts; of several by one person the last one counts. An approval counts
+    over a loss above the RPO only if it accepts as much as may be lost now. What a drill loses is drill data.
     """
     if asked.mode in rule.preapprove:
-        return Approved((), f"preapproved in mode {asked.mode.value}")
+        return Approved((), f"preapproved in mode {asked.mode.value}", UNKNOWN)
     last: dict[str, ApprovalGiven] = {}
     for answer in answers:
         if answer.given_at <= max(asked.deadline, asked.opened) and may_answer(rule, answer.by, asked, now) is None:
@@ -87,12 +164,25 @@ def judge(
     if denied:
         said = f": {denied[0].reason}" if denied[0].reason else ""
         return Refused(tuple(answer.by for answer in denied), f"{denied[0].by} said no{said}")
-    approved = tuple(answer.by for answer in last.values())
+    counted = [answer for answer in last.values() if not_accepted(asked.stake, answer.accepts_loss, now) is None]
+    approved = tuple(answer.by for answer in counted)
     if len(approved) >= rule.quorum:
-        return Approved(approved, "; ".join(answer.reason for answer in last.values() if answer.reason))
+        reason = "; ".join(answer.reason for answer in counted if answer.reason)
+        return Approved(approved, reason, _least(answer.accepts_loss for answer in counted))
     if now < asked.deadline:
         return Waiting(rule.quorum - len(approved), asked.deadline)
-    if rule.on_timeout == "proceed":
+    if rule.on_timeout == "proceed" and (asked.stake is None or not asked.stake.over(now)):
         return Approved(approved, "nobody answered in time and the runbook lets it proceed")
     said = f"{len(approved)} of {rule.quorum} people" if approved else "nobody"
+    if len(last) > len(counted) and asked.stake is not None:
+        return Refused((), f"nobody accepted the loss of {show_loss(asked.stake, now)}, so nothing was done")
     return Refused((), f"{said} answered in time, so nothing was done")
+
+
+def _least(accepted: Iterable[timedelta | None]) -> timedelta | None:
+    least = UNKNOWN
+    for one in accepted:
+        if one is None:
+            return None
+        least = min(least, one)
+    return least

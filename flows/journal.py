@@ -21,6 +21,7 @@ from flows.events import ANY_EVENT, Answer, Choice, Event, ExecutionFinished, Ex
 from flows.journal_chain import Key, Row, Vouch
 from flows.journal_keys import KeyFile, KeyTrouble
 from runbooks.model import Mode
+from tasks.contract import Duration
 
 
 class JournalError(Exception):
@@ -58,6 +59,7 @@ class SaidAboutGate(Said):
     kind: Literal["gate"] = "gate"
     gate: str
     answer: Answer
+    accepts_loss: Duration | None = None
 
 
 class SaidAboutFailure(Said):

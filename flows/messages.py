@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from flows.events import Checked, Event, HistoryLearned
 from flows.journal import Received
-from tasks.contract import Mark, Seen, Steady
+from tasks.contract import Loss, Mark, Seen, Steady
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Look:
     target: str = ""
     steady: Steady = field(default_factory=Steady)
     marks: Mapping[Mark, datetime | None] = field(default_factory=dict)
+    loss: Loss | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from flows.clock import recovery_deadline
 from flows.events import GateOpened, Status, StepFinished
 from flows.forecast import forecast, people_budget
+from flows.losses import loss_behind, tell_loss
 from flows.messages import Look, Revoke
 from flows.turn import Attempt, Turn
 from runbooks.model import Mode
@@ -24,8 +25,9 @@ def finish(turn: Turn, step: PlannedStep, status: Status, detail: str, look: Loo
         turn.set(step.id, None)
         turn.commands.append(Revoke(step.id, attempt.number, "the step has ended"))
     turn.write(
-        StepFinished(at=turn.now, step=step.id, attempt=number, status=status, detail=detail, output=output, **more)
-    )
+        StepFinished(at=turn.now, step=step.id, attempt=number, status=status, detail=detail, output=output,
+                     loss=look.loss if look is not None else None, **more)
+    )  # fmt: skip
 
 
 def failed(turn: Turn, step: PlannedStep, status: Status, reason: str, code: str = "") -> None:
@@ -51,10 +53,14 @@ def open_gate(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) 
     record = turn.state.gate(gate.name)
     if record.waiting:
         return
+    loss = loss_behind(turn, gate, step, look)
+    deadline = turn.now + gate.rule.timeout
     evidence = _evidence(turn, gate, step, look)
+    if loss is not None:
+        evidence = (*evidence[:1], tell_loss(turn, loss, deadline), *evidence[1:])
     turn.write(
         GateOpened(at=turn.now, gate=gate.name, question=gate.rule.title or step.title, covers=gate.covers,
-                   evidence=evidence, deadline=turn.now + gate.rule.timeout, manual=step.manual is not None)
+                   evidence=evidence, deadline=deadline, manual=step.manual is not None, loss=loss)
     )  # fmt: skip
 
 
@@ -63,7 +69,7 @@ def _evidence(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) 
     lines = [f"now: {look.describe}"] if look is not None and look.describe else []
     for name in gate.covers:
         other, change = turn.plan.by_id[name], change_type(turn.plan.by_id[name])
-        if name != step.id and change is not None:
+        if name != step.id and change is not None and turn.state.step(name).status is None:
             lines.append(f"then: {other.title} ({name})" + ("" if change.reversible else ", which cannot be undone"))
     for name, known in turn.state.steps.items():
         if known.status is Status.done and not is_change(turn.plan.by_id[name]) and known.detail:

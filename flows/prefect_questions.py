@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from flows.clock import recovery_deadline
 from flows.events import Answer, ApprovalGiven, Choice, DecisionOpened, GateOpened
-from flows.gates import Asked, may_answer
+from flows.gates import asked_of, may_answer, not_accepted, read_accepted
 from flows.journal import InboxEntry, SaidAboutFailure, SaidAboutGate
 from flows.prefect_picture import Shown
 from flows.rules import gate_rule
@@ -44,6 +44,8 @@ class Question:
     """Markdown: what is asked, the evidence, what silence means."""
     after: tuple[str, ...] = ()
     """The steps that led to it, for the graph."""
+    loses: bool = False
+    """Data may be lost behind it, so the form has a field to accept that."""
 
     @property
     def key(self) -> tuple[str, str, datetime]:
@@ -60,9 +62,11 @@ class Question:
         decision: Any = Literal[(NO_ANSWER, *self.options)]
         name = Annotated[str, Field(title="Your name", max_length=200)]
         reason = Annotated[str, Field(title="Reason", max_length=2000)]
+        loss = Annotated[str, Field(title="Accepted loss, such as 90s", max_length=60)]
+        more: dict[str, Any] = {"accept_loss": (loss, "")} if self.loses else {}
         return create_model(
             "Answer", __config__=ConfigDict(extra="forbid"), decision=(decision, Field(NO_ANSWER, title="Decision")),
-            name=(name, ...), reason=(reason, ""),
+            name=(name, ...), reason=(reason, ""), **more,
         )  # fmt: skip
 
     def said(self, values: Mapping[str, Any]) -> InboxEntry | str:
@@ -73,10 +77,14 @@ class Question:
             return "nothing was decided: choose a decision"
         if not name:
             return f"'{decision}' came without a name, so it does not count: say who you are"
+        try:
+            accepts = read_accepted(loss) if (loss := str(values.get("accept_loss") or "").strip()) else None
+        except ValueError as error:
+            return f"'{decision}' does not count: {error}, or unknown"
         if self.kind == "failure":
             return SaidAboutFailure(step=self.subject, choice=Choice(decision), by=name, how=HOW, reason=reason)
         answer = {**_GATE, **_MANUAL}[decision]
-        return SaidAboutGate(gate=self.subject, answer=answer, by=name, how=HOW, reason=reason)
+        return SaidAboutGate(gate=self.subject, answer=answer, by=name, how=HOW, reason=reason, accepts_loss=accepts)
 
 
 def open_questions(plan: Plan, state: ExecutionState, execution: str) -> tuple[Question, ...]:
@@ -123,15 +131,17 @@ def _about_gate(plan: Plan, state: ExecutionState, opened: GateOpened, execution
     lines += ["", _times(plan, state, opened.deadline, silence), _command(execution, opened.gate)]
     options = tuple(_MANUAL if opened.manual else _GATE)
     kind: Literal["gate", "manual"] = "manual" if opened.manual else "gate"
-    after = plan.by_id[gate.step].after
-    return Question(kind, opened.gate, opened.at, opened.deadline, options, "\n".join(lines), after)
+    text, after = "\n".join(lines), plan.by_id[gate.step].after
+    return Question(kind, opened.gate, opened.at, opened.deadline, options, text, after, opened.loss is not None)
 
 
 def _doubt(rule: Approval, given: ApprovalGiven, opened: GateOpened, state: ExecutionState) -> str:
     if state.started is None:
         return ""
-    asked = Asked(opened.at, opened.deadline, state.started.initiator, state.started.mode)
+    asked = asked_of(opened, state.started)
     wrong = may_answer(rule, given.by, asked, given.given_at)
+    if wrong is None and given.answer is Answer.approve:
+        wrong = not_accepted(asked.stake, given.accepts_loss, max(given.given_at, opened.at))
     return f", which does not count: {wrong}" if wrong else ""
 
 

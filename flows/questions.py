@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flows import gates
-from flows.attempts import act, send_look
+from flows.attempts import send_look, wants_to_act
 from flows.events import (
     ApprovalGiven,
     Choice,
@@ -37,7 +37,7 @@ def take_letter(turn: Turn, letter: Letter) -> None:
         case SaidAboutGate() if said.gate in {PREFLIGHT, *turn.plan.gate_by_name, *turn.plan.by_id}:
             turn.write(
                 ApprovalGiven(at=turn.now, gate=said.gate, answer=said.answer, by=said.by, how=said.how,
-                              reason=said.reason, given_at=letter.received.at, entry=number)
+                              reason=said.reason, accepts_loss=said.accepts_loss, given_at=letter.received.at, entry=number)
             )  # fmt: skip
         case SaidAboutFailure() if _asked(turn, said.step):
             turn.write(
@@ -61,11 +61,14 @@ def judge_gates(turn: Turn) -> None:
     for name, record in turn.state.gates.items():
         if not record.waiting or record.opened is None or turn.state.started is None:
             continue
-        asked = gates.Asked(record.opened.at, record.opened.deadline, turn.state.started.initiator, turn.plan.mode)
+        asked = gates.asked_of(record.opened, turn.state.started)
         said = gates.judge(turn.rule(name).rule, record.answers, asked, turn.now)
         if not isinstance(said, gates.Waiting):
             approved = isinstance(said, gates.Approved)
-            turn.write(GateClosed(at=turn.now, gate=name, approved=approved, by=said.by, reason=said.reason))
+            accepts = said.accepts_loss if isinstance(said, gates.Approved) else None
+            turn.write(
+                GateClosed(at=turn.now, gate=name, approved=approved, by=said.by, reason=said.reason, accepts_loss=accepts)
+            )
             _gate_closed(turn, name, approved, said.reason, said.by)
 
 
@@ -108,8 +111,9 @@ def _go_on(turn: Turn, step: str, attempt: Attempt) -> None:
         return
     left = attempt.paused if attempt.paused is not None else planned.timeout
     attempt = turn.change(step, phase=Phase.looking, paused=None, deadline=turn.now + left)
-    if attempt.seen is not None and attempt.seen.at == turn.now and attempt.last is not None and turn.may_change():
-        act(turn, planned, attempt.last)  # answered before it was asked: no time has passed
+    if attempt.seen is not None and attempt.seen.at == turn.now and attempt.last is not None:
+        turn.change(step, fresh=True)  # answered before it was asked: no time has passed
+        wants_to_act(turn, planned, attempt.last)
     else:
         send_look(turn, step, fresh=True)
 

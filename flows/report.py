@@ -17,12 +17,12 @@ from flows.forecast import source, time_for
 from flows.journal import Journal
 from flows.journal_chain import Row, examine
 from flows.journal_keys import KeyFile
+from flows.loss_report import losses
 from flows.report_parts import (
     Fact,
     FenceLine,
     GateLine,
     Lasting,
-    LossRange,
     Parts,
     Report,
     Said,
@@ -35,10 +35,6 @@ from flows.report_story import expectations, interventions, tries, unleased
 from flows.state import ExecutionState, GateRecord, fold
 from runbooks.plan import Plan, change_type
 from tasks.contract import Mark
-
-AT_LEAST = ("loss_at_least_seconds", "loss_seconds_at_least")
-AT_MOST = ("loss_at_most_seconds", "loss_seconds_at_most")
-"""Names under which an action's state tells what a promotion loses."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ def build(source: Source, facts: Sequence[Fact] = ()) -> Report:
         detected=state.marks.get(Mark.detected), declared=state.marks.get(Mark.declared),
         recovered=recovered_at(state, plan), rto=begun.rto, rpo=begun.rpo, rta=_parts(state, plan),
         rto_met=_met(state, plan), people=_people(state, plan, state.last), steps=_lines(plan, state, events),
-        gates=_gates(state), answers=_answers(state), fences=_fences(plan, state), losses=_losses(state),
+        gates=_gates(state), answers=_answers(state), fences=_fences(plan, state), losses=losses(plan, state),
         expectations=expectations(plan, events),
         warnings=tuple(Warned(at=one.at, verdict=one.verdict, recovery=one.recovery) for one in state.forecasts),
         lasting=_lasting(plan, state),
@@ -217,22 +213,6 @@ def _plain(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-def _losses(state: ExecutionState) -> tuple[LossRange, ...]:
-    found = []
-    for name, record in state.steps.items():
-        output = record.output or {}
-        if record.finished is None or not any(key in output for key in (*AT_LEAST, *AT_MOST)):
-            continue
-        least, most = _number(output, AT_LEAST), _number(output, AT_MOST)
-        found.append(LossRange(step=name, at=record.finished, at_least=least or 0.0, at_most=most))
-    return tuple(sorted(found, key=lambda one: one.at))
-
-
-def _number(output: Mapping[str, Any], names: Sequence[str]) -> float | None:
-    known = [output[name] for name in names if isinstance(output.get(name), int | float)]
-    return float(known[0]) if known else None
 
 
 def _lasting(plan: Plan, state: ExecutionState) -> tuple[Lasting, ...]:

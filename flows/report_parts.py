@@ -114,6 +114,11 @@ class LossRange(Frozen):
     at: datetime
     at_least: float
     at_most: float | None
+    within_rpo: bool | None = None
+    """Of a promotion: whether the runbook's RPO allows it; None: it has none, or the step only looked."""
+    accepted: str = ""
+    """What people accepted above the RPO; empty: nothing had to be."""
+    accepted_by: tuple[str, ...] = ()
 
 
 class FenceLine(Frozen):

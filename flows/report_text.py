@@ -54,10 +54,18 @@ def parts(report: Report) -> tuple[tuple[str, float], ...]:
 def loss_text(loss: LossRange) -> str:
     """A loss as a range: 'between 0.00 s and 1.20 s of writes'."""
     if loss.at_most is None:
-        return f"at least {seconds(loss.at_least)} of writes, not bounded above"
-    if loss.at_most <= loss.at_least:
-        return f"{seconds(loss.at_most)} of writes at most"
-    return f"between {seconds(loss.at_least)} and {seconds(loss.at_most)} of writes"
+        told = f"at least {seconds(loss.at_least)} of writes, not bounded above"
+    elif loss.at_most <= loss.at_least:
+        told = f"{seconds(loss.at_most)} of writes at most"
+    else:
+        told = f"between {seconds(loss.at_least)} and {seconds(loss.at_most)} of writes"
+    told += {True: ", within the RPO", False: ", OVER the RPO", None: ""}[loss.within_rpo]
+    return told + (f"; {', '.join(loss.accepted_by)} accepted {loss.accepted}" if loss.accepted else "")
+
+
+def loss_lines(report: Report) -> list[str]:
+    """The last range that was told: the promotion's where there was one."""
+    return [f"Loss  {loss_text(loss)} ({loss.step}, {clock(loss.at)})" for loss in report.losses[-1:]]
 
 
 def clock(at: datetime | None) -> str:
@@ -86,7 +94,7 @@ def markdown(report: Report) -> str:
         + (f": {_plain(report.reason)}" if report.reason else "") + ".",
         "",
         *recovery_lines(report),
-        *(f"Loss  {loss_text(loss)} ({loss.step}, {clock(loss.at)})" for loss in report.losses[-1:]),
+        *loss_lines(report),
         "",
         *(f"**{_plain(one)}**\n" for one in report.unleased),
         "## Timeline",

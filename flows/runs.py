@@ -191,7 +191,8 @@ def known_targets(plan: Plan, environ: Mapping[str, str] | None = None) -> tuple
     Raises RunbookError naming every secret of any step that cannot be read: better now than in the middle.
     """
     look_up = look_up_in({}, {name: name for name in ("id", "mode", "service", "runbook", "started_at", "initiator")}, environ)
-    targets, problems = [], []
+    targets: list[str] = []
+    problems: list[Problem] = []
     for step in plan.steps:
         references = list(inside(step.arguments))
         for reference in references:
@@ -203,7 +204,7 @@ def known_targets(plan: Plan, environ: Mapping[str, str] | None = None) -> tuple
         if not problems and needs_lease(plan.mode, step) and not any(ref.scope == "steps" for ref in references):
             action = step.action(look_up)
             if isinstance(action, Change):
-                targets.append(action.target)
+                targets.extend(action.targets)
     if problems:
         raise RunbookError(problems)
     return tuple(dict.fromkeys(targets))

@@ -34,7 +34,7 @@ from flows.events import (
     Verdict,
 )
 from runbooks.plan import PREFLIGHT
-from tasks.contract import Mark
+from tasks.contract import Loss, Mark
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class StepRecord:
     output: Mapping[str, Any] | None = None
     accepted: bool = False
     ends: str = ""
+    loss: Loss | None = None
+    """What a promotion would lose, or lost, as the step last saw it."""
     acting: bool = False
     """A change was announced and may have left: its effect is ours, or in doubt."""
     acted_at: datetime | None = None
@@ -216,7 +218,8 @@ def _step(
             output = event.output if event.output is not None else record.output
             return replace(
                 record, status=event.status, detail=event.detail, code=event.code, output=output,
-                accepted=event.accepted, ends=event.ends, finished=event.at, undoing=False, announced=None,
+                accepted=event.accepted, ends=event.ends, finished=event.at, loss=event.loss or record.loss, undoing=False,
+                announced=None,
                 undone=record.undone or record.undoing,
             )  # fmt: skip
         case StepAgain():

@@ -56,7 +56,8 @@ def _look(work: Work, earlier: Seen[Any] | None, *, acted: bool, now: Callable[[
     state = action.fold(earlier, Seen(state, now()))
     done = action.done(state)
     marks = action.marks(state) if done else {}
-    told = Look(state=state, done=done, explain=action.explain(state), steady=action.steady, marks=marks)
+    told = Look(state=state, done=done, explain=action.explain(state), steady=action.steady, marks=marks,
+                loss=action.loss(state))  # fmt: skip
     if isinstance(action, Probe):
         return replace(told, ends=action.ends(state) if done else None)
     if not isinstance(action, Change):

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from flows.engine import Engine
 from flows.events import Answer, Choice, Progress
+from flows.gates import read_accepted
 from flows.journal import InboxEntry, SaidAboutFailure, SaidAboutGate
 from flows.keyboard import Keyboard
 from flows.watching import Question, View, view
@@ -42,23 +43,26 @@ class Dialogue:
             if self.question.choices:
                 return " / ".join(f"{number} {choice.value}" for number, choice in enumerate(self.question.choices, 1)) + ": "
             return "approve? y or n: "
+        if len(self.answers) == 3:
+            return "loss you accept, such as 90s (empty: none over the rpo): "
         return f"your name [{self.default_name}]: " if len(self.answers) == 1 else "reason (may be empty): "
 
     def take(self, line: str) -> InboxEntry | None:
         """Take a line; give the whole answer once it is complete. A line that is no answer is asked again."""
         line = line.strip()
-        if not self.answers and self._answer(line) is None:
+        if (not self.answers and self._answer(line) is None) or (len(self.answers) == 3 and not _is_loss(line)):
             return None
         self.answers.append(line)
-        if len(self.answers) < 3:
+        if len(self.answers) < (4 if self.question.loses and self._answer(self.answers[0]) is Answer.approve else 3):
             return None
-        first, name, reason = self.answers
+        first, name, reason, *loss = self.answers
         said = self._answer(first)
         by = name or self.default_name
         self.answers = []
         if isinstance(said, Choice):
             return SaidAboutFailure(step=self.question.name, choice=said, by=by, reason=reason)
-        return SaidAboutGate(gate=self.question.name, answer=said or Answer.deny, by=by, reason=reason)
+        accepts = read_accepted(loss[0]) if loss and loss[0] else None
+        return SaidAboutGate(gate=self.question.name, answer=said or Answer.deny, by=by, reason=reason, accepts_loss=accepts)
 
     def _answer(self, line: str) -> Answer | Choice | None:
         if self.question.choices:
@@ -66,6 +70,13 @@ class Dialogue:
             by_name = {choice.value: choice for choice in self.question.choices}
             return by_number.get(line) or by_name.get(line)
         return {"y": Answer.approve, "yes": Answer.approve, "n": Answer.deny, "no": Answer.deny}.get(line.lower())
+
+
+def _is_loss(line: str) -> bool:
+    try:
+        return not line or read_accepted(line) is not None
+    except ValueError:
+        return False
 
 
 @dataclass

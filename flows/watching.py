@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flows.clock import recovered_at, recovery_deadline
-from flows.events import Choice, Event, Status
+from flows.events import Answer, Choice, Event, Status
 from flows.forecast import forecast
-from flows.state import ExecutionState, StepRecord
+from flows.gates import asked_of, not_accepted, show_accepted
+from flows.state import ExecutionState, GateRecord, StepRecord
 from runbooks.model import Mode
 from runbooks.plan import Plan, PlannedStep
 from tasks.durations import show_seconds
@@ -28,6 +29,8 @@ class Question:
     choices: tuple[Choice, ...] = ()
     """For a failed step; empty means approve or deny."""
     default: Choice | None = None
+    loses: bool = False
+    """Data may be lost behind it: who approves is asked how much."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def view(plan: Plan, state: ExecutionState, at: datetime, last_seen: Mapping[str
 def questions(state: ExecutionState) -> tuple[Question, ...]:
     """Everything that people are asked now: gates, manual steps, failed steps."""
     asked = [
-        Question(name, gate.opened.question, gate.opened.evidence, gate.opened.covers, gate.opened.deadline)
+        Question(name, gate.opened.question, (*gate.opened.evidence, *_too_little(gate, state)), gate.opened.covers,
+                 gate.opened.deadline, loses=gate.opened.loss is not None)
         for name, gate in state.gates.items()
         if gate.waiting and gate.opened
     ]
@@ -80,6 +84,16 @@ def questions(state: ExecutionState) -> tuple[Question, ...]:
         if one.closed is None
     ]
     return tuple(asked)
+
+
+def _too_little(gate: GateRecord, state: ExecutionState) -> tuple[str, ...]:
+    """Approvals that do not count, because they accept less than may be lost."""
+    if gate.opened is None or state.started is None:
+        return ()
+    stake = asked_of(gate.opened, state.started).stake
+    yes = [one for one in gate.answers if one.answer is Answer.approve]
+    wrong = [(one.by, not_accepted(stake, one.accepts_loss, max(one.given_at, gate.opened.at))) for one in yes]
+    return tuple(f"{by} said yes, which does not count: {why}" for by, why in wrong if why is not None)
 
 
 def _runs(record: StepRecord) -> bool:
@@ -137,7 +151,8 @@ def line(event: Event) -> str | None:
             evidence = "".join(f"\n    {one}" for one in event.evidence)
             return f"GATE {event.gate}: {event.question} (until {event.deadline:%H:%M:%S} UTC){evidence}"
         case e.ApprovalGiven():
-            return f"gate {event.gate}: {event.by} says {event.answer.value}{': ' + event.reason if event.reason else ''}"
+            accepts = f", accepting a loss of {show_accepted(event.accepts_loss)}" if event.accepts_loss is not None else ""
+            return f"gate {event.gate}: {event.by} says {event.answer.value}{accepts}{': ' + event.reason if event.reason else ''}"
         case e.GateClosed():
             return f"gate {event.gate}: {'approved' if event.approved else 'refused'}{': ' + event.reason if event.reason else ''}"
         case e.Acting():

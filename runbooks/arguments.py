@@ -13,7 +13,7 @@ from runbooks.model_errors import explain
 from runbooks.paths import Path
 from runbooks.references import Reference, whole
 from runbooks.values import Values, holes
-from tasks.contract import Action, ActionType
+from tasks.contract import WHICH_FIELDS, Action, ActionType
 
 Source = Callable[[Reference], Types | None]
 """What a reference that is not filled in yet gives; None when that is a problem already."""
@@ -58,8 +58,9 @@ def check_arguments(arguments: Arguments, source: Source, values: Values) -> Non
     try:
         build(arguments)
     except ValidationError as error:
+        sure = {one["loc"] for one in error.errors(include_input=False, include_url=False) if one["type"] == WHICH_FIELDS}
         for path, message, on_key in explain(error, arguments.action, arguments.filled, values.findings.names):
-            if path not in uncertain and not any(path[:length] in covered for length in range(len(path) + 1)):
+            if (path in sure or path not in uncertain) and not any(path[:length] in covered for length in range(len(path) + 1)):
                 add(path, message + _help(arguments.action, path, message), key=on_key)
     except Exception as error:  # noqa: BLE001 - a validator of somebody else's action
         if not uncertain:

@@ -72,6 +72,17 @@ class Draft:
         return self.change is not None and not self.never and not simulated
 
     @property
+    def repoints(self) -> bool:
+        """Whether it leads connections to the new primary."""
+        return not self.never and (self.step.does == "repoint" or (self.change is not None and self.change.repoints))
+
+    @property
+    def starts_consumers(self) -> bool:
+        """Whether it starts consumers or scheduled jobs."""
+        declared = self.change is not None and self.change.starts_consumers
+        return not self.never and (self.step.does == "start-consumers" or declared)
+
+    @property
     def conditions(self) -> tuple[Condition, ...]:
         """What must hold for it to run, beside the mode."""
         return tuple(one for one in self.when if one.subject != "mode")
@@ -146,6 +157,8 @@ def draft(index: int, step: Step, mode: Mode, values: Values) -> Draft:
     for name, given in (("with", step.with_), ("retry", step.retry)):
         if step.uses is None and given:
             findings.add((*path, name), "only an action has it; a manual step is text and a confirmation", key=True)
+    if step.does is not None and found.action is not None and found.change is None:
+        findings.add((*path, "does"), f"{step.uses} is a probe and changes nothing; put it on the step that does it", key=True)
     if step.id in ON_FAILURE:
         findings.add((*path, "id"), f"'{step.id}' is a word of on_failure; call the step something else")
     if step.manual is not None:

@@ -49,25 +49,25 @@ def check_drill(loaded: Loaded, mode: Mode, board: Board, values: Values) -> Non
     live_values.check_targets()
     changes = [one for one in board.drafts.values() if one.change is not None]
     touched = {
-        _target(one, live_values, 0) for one in changes
+        target for one in changes for target in _targets(one, live_values, 0)
     }  # other stand-ins than the drill's, lest two unknowns agree
     for one in (change for change in changes if change.acts):
-        target = _target(one, values, 1)
-        if target is not None and target in touched:
+        shared = [target for target in _targets(one, values, 1) if target in touched]
+        if shared:
             board.add(
                 (*one.path, "uses"),
-                f"a drill would touch what a live run touches ({target}); "
+                f"a drill would touch what a live run touches ({shared[0]}); "
                 "name it in targets, with another value under drill",
             )
 
 
-def _target(one: Draft, values: Values, variant: int) -> str | None:
-    """What the step changes, with stand-ins for what is not known yet; None where that cannot be told."""
+def _targets(one: Draft, values: Values, variant: int) -> tuple[str, ...]:
+    """What the step changes, with stand-ins for what is not known yet; nothing where that cannot be told."""
     if one.action is None:
-        return None
+        return ()
     filled = values.fill(one.step.with_, (*one.path, "with"))
     try:
         built = build(Arguments(one.action, one.step.with_, filled, ()), variant)
-        return built.target if isinstance(built, Change) else None
+        return built.targets if isinstance(built, Change) else ()
     except Exception:  # noqa: BLE001 - what is wrong with the arguments is noted elsewhere
-        return None
+        return ()

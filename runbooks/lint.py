@@ -11,6 +11,7 @@ from runbooks.gating import is_reversible
 from runbooks.graph import Parts
 from runbooks.model import Mode
 from runbooks.plan import CriticalPath, GateRule
+from tasks.contract import Action
 from tasks.durations import format_duration
 
 
@@ -55,6 +56,57 @@ def _no_fence(fence: Draft, draft: Draft) -> str | None:
     if fence.on_failure not in ("ask", "halt", "roll-back"):
         return f"lets the run go on when it fails (on_failure: {fence.on_failure}); write halt"
     return None
+
+
+def check_aftermath(board: Board) -> None:
+    """After a promotion: what is put right comes before customers, connections are led over, consumers start last."""
+    drafts = board.drafts.values()
+    promotions = [one for one in drafts if one.acts and one.change is not None and one.change.makes_writer]
+    repoints = [one for one in drafts if one.repoints]
+    repairs = [one for one in drafts if one.acts and one.change is not None and one.change.before_customers]
+    for one in promotions:
+        if not any(board.graph.is_before(one.id, other.id) for other in repoints):
+            board.findings.warn(
+                (*one.path, "uses"),
+                "nothing after it leads connection strings and pools to the new primary; add a step that does, such as "
+                "aws.route53.point, or mark the one that does with `does: repoint`",
+            )
+    for one in repairs:
+        early = [other.id for other in repoints if not board.graph.is_before(one.id, other.id)]
+        if promotions and early:
+            board.findings.warn(
+                (*one.path, "after"), f"customers may come before it; let '{early[0]}' wait for it", key=True
+            )
+    if promotions:
+        for one in (each for each in drafts if each.starts_consumers):
+            _check_consumers(one, [*promotions, *repairs, *repoints], board)
+
+
+def _check_consumers(one: Draft, first: Sequence[Draft], board: Board) -> None:
+    """Consumers that start too early work on what is not there yet, and their work may be lost or done twice."""
+    others = [each for each in board.drafts.values() if not each.starts_consumers and (each.acts or each.repoints)]
+    late = [each.id for each in others if board.graph.is_before(one.id, each.id)]
+    beside = [each.id for each in first if each.id != one.id and not board.graph.is_before(each.id, one.id)]
+    if late:
+        board.add((*one.path, "id"), f"starts consumers or jobs, which start last, and '{late[0]}' comes after it")
+    elif beside:
+        board.add((*one.path, "id"), f"starts consumers or jobs, which start last; add '{beside[0]}' to its `after`")
+
+
+def check_loss(gates: Sequence[GateRule], board: Board) -> None:
+    """A gate that lets data be lost should know how much before it asks."""
+    for gate in gates:
+        lossy = [board.drafts[step] for step in gate.covers if step != gate.step]
+        for one in lossy:
+            if one.change is None or not one.change.loses or one.covered_by[0] != gate.name:
+                continue
+            before = [board.drafts[step].action for step in board.graph.upstream(gate.step)]
+            if not any(kind is not None and kind.loss is not Action.loss for kind in before):
+                board.findings.warn(
+                    (*board.drafts[gate.step].path, "gate"),
+                    f"asks before anything has told what '{one.id}' may lose; add postgres.replication before it",
+                    key=True,
+                )
 
 
 def check_recovery(goals: Sequence[str], board: Board) -> None:

@@ -136,6 +136,11 @@ class Step(Part):
         default_factory=dict,
         description="Runs only when all hold: mode, severity, disposition or ${steps.id.field}, each a value or a list.",
     )
+    does: Literal["repoint", "start-consumers"] | None = Field(
+        None,
+        description="What the step is for, where its action does not say: repoint (leads connection strings, pools or "
+        "DNS to the new primary) or start-consumers (consumers and scheduled jobs, which start last).",
+    )
     gate: Approval | None = Field(None, description="Who must approve before it (and what it covers) may act.")
     budget: Duration | None = Field(None, description="Share of the RTO; it informs. The action's own when missing.")
     timeout: Duration | None = Field(None, description="When the engine gives up; the budget when missing.")

@@ -141,6 +141,15 @@ class Plan:
         return {gate.name: gate for gate in self.gates}
 
     @cached_property
+    def guards_loss(self) -> Mapping[str, tuple[str, ...]]:
+        """For each gate the steps behind it that may lose data: its approval must accept what is over the RPO.
+
+        Of several gates that cover such a step the first one guards it, its own if it has one.
+        """
+        lossy = [(step.gates[0], step.id) for step in self.steps if step.gates and may_lose(step)]
+        return {gate.name: tuple(step for name, step in lossy if name == gate.name) for gate in self.gates}
+
+    @cached_property
     def dependents(self) -> Mapping[str, tuple[str, ...]]:
         """For each step the steps that name it in `after`."""
         return {step.id: tuple(other.id for other in self.steps if step.id in other.after) for step in self.steps}
@@ -192,6 +201,12 @@ def _part(value: Any, name: str) -> Any:
 def is_change(step: PlannedStep) -> bool:
     """Whether the step mutates the world through an action."""
     return step.action_type is not None and kind_of(step.action_type) == "change"
+
+
+def may_lose(step: PlannedStep) -> bool:
+    """Whether the step may lose acknowledged data."""
+    change = change_type(step)
+    return change is not None and change.loses
 
 
 def change_type(step: PlannedStep) -> type[Change[Any]] | None:

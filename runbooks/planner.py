@@ -102,6 +102,8 @@ def _plan(
     goals = _goals(loaded, board)
     lint.check_undo(board)
     lint.check_fences(board)
+    lint.check_aftermath(board)
+    lint.check_loss(gates, board)
     lint.check_recovery(goals, board)
     path = lint.critical_path(goals, board, gates)
     if rto is not None:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, cast, ge
 
 from pydantic import BaseModel, ConfigDict, GetPydanticSchema
 from pydantic.json_schema import DEFAULT_REF_TEMPLATE, GenerateJsonSchema, JsonSchemaMode
-from pydantic_core import core_schema
+from pydantic_core import PydanticCustomError, core_schema
 
 from tasks.clients import Clients
 from tasks.durations import format_duration, parse_duration
@@ -31,6 +31,7 @@ __all__ = [
     "ActionFailed",
     "Change",
     "Duration",
+    "Loss",
     "Mark",
     "Need",
     "Plane",
@@ -100,6 +101,26 @@ class Frozen(BaseModel):
     ) -> dict[str, Any]:
         """Give the model's JSON Schema, with durations as runbooks write them."""
         return super().model_json_schema(by_alias, ref_template, schema_generator, mode, **more)
+
+
+WHICH_FIELDS = "which_fields"
+
+
+def which_fields(message: str) -> PydanticCustomError:
+    """An error for validators about which fields are given, whatever they hold: a plan tells it before any value is known."""
+    return PydanticCustomError(WHICH_FIELDS, message)
+
+
+class Loss(Frozen):
+    """What customers were told is safe and a step, done now, would lose: a range in seconds, because nobody can know it.
+
+    at_least: known to be missing. at_most: may have been acknowledged and is not here; None: not known, so any amount.
+    grows: the old side may still acknowledge, so every second that passes is added to `at_most`.
+    """
+
+    at_least: float = 0.0
+    at_most: float | None = None
+    grows: bool = True
 
 
 @dataclass(frozen=True)
@@ -205,6 +226,10 @@ class Action(Frozen, ABC, Generic[StateT]):
         """
         return ()
 
+    def loss(self, state: StateT) -> Loss | None:
+        """Pure: what a promotion now would lose, as far as this state tells; None where it tells nothing of it."""
+        return None
+
     def marks(self, state: StateT) -> Mapping[Mark, datetime | None]:
         """Pure: marks of the RTO clock that a done state sets; None means 'when it was done'."""
         return {}
@@ -235,6 +260,14 @@ class Change(Action[StateT]):
     """It makes sure that the old primary takes no more writes."""
     makes_writer: ClassVar[bool] = False
     """It makes a second writer possible: no act of it without a fence, looked at again right before."""
+    before_customers: ClassVar[bool] = False
+    """After a promotion and before customers are led to it: what they would stumble over is put right."""
+    repoints: ClassVar[bool] = False
+    """It leads connections (DNS, a pooler, settings) to the new primary."""
+    starts_consumers: ClassVar[bool] = False
+    """It starts consumers or scheduled jobs, which come last."""
+    loses: ClassVar[bool] = False
+    """It may lose acknowledged data: above the RPO no act of it until a person accepted its `loss` by name."""
     resend: ClassVar[timedelta | None] = None
     """Repeat `act` this often while it is neither done nor underway; None: act once an attempt."""
     phased: ClassVar[bool] = False
@@ -247,6 +280,11 @@ class Change(Action[StateT]):
     @abstractmethod
     def target(self) -> str:
         """What this changes, as the lease names it, without secrets: 'postgres:127.0.0.1:5432/shop'."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Everything that needs a lease; more than `target` where several things change together."""
+        return (self.target,)
 
     @abstractmethod
     def describe(self, before: StateT) -> str:

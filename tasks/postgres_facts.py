@@ -14,13 +14,14 @@ from tasks.errors import ActionFailed
 from tasks.postgres_promote import Promotion
 from tasks.postgres_replication import Following, Replica
 from tasks.postgres_server import Heartbeat, Server, asking
+from tasks.postgres_session import RECEIVED_LSN
 
 if TYPE_CHECKING:
     from tasks.postgres_session import Session
 
 LOCK = int.from_bytes(b"failover", "big")  # the advisory lock that whoever promotes holds, the same in every version
 
-_FACTS = """
+_FACTS = f"""
 SELECT (SELECT system_identifier::text FROM pg_control_system()),
        pg_is_in_recovery(),
        CASE WHEN pg_is_in_recovery()
@@ -28,13 +29,13 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()),
                           (SELECT received_tli FROM pg_stat_wal_receiver))
             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END,
        (SELECT status FROM pg_stat_wal_receiver),
-       pg_last_wal_receive_lsn()::text,
+       {RECEIVED_LSN},
        pg_last_wal_replay_lsn()::text,
        CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END,
        pg_last_xact_replay_timestamp(),
        clock_timestamp(),
        current_setting('synchronous_standby_names'),
-       (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))"""
+       (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))"""  # noqa: S608 - a constant of ours
 _PRIMARY = """
 SELECT (SELECT system_identifier::text FROM pg_control_system()),
        CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn()::text END,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tasks.clients import Clients
 from tasks.contract import Need
-from tasks.postgres_promote import Promote
-from tasks.postgres_server import asking
+from tasks.postgres_server import Server, asking
 
 _ROLE = """
 SELECT pg_is_in_recovery(),
@@ -20,11 +19,11 @@ SELECT pg_is_in_recovery(),
 _ALTER = "SELECT has_parameter_privilege('synchronous_standby_names', 'ALTER SYSTEM')"
 
 
-def needs(step: Promote, clients: Clients) -> tuple[Need, ...]:
+def needs(standby: Server, clients: Clients, *, clear_synchronous: bool = True) -> tuple[Need, ...]:
     """Ask the candidate once; raises ActionFailed where it does not answer."""
-    name = step.standby.name
-    with asking(step.standby, "preflight"):
-        session = clients.postgres(step.standby)
+    name = standby.name
+    with asking(standby, "preflight"):
+        session = clients.postgres(standby)
         row = session.execute(_ROLE).fetchone()
         assert row is not None  # noqa: S101 - such a SELECT gives one row
         recovery, promote, reload, superuser, monitor, paused, version, clock = row
@@ -34,10 +33,10 @@ def needs(step: Promote, clients: Clients) -> tuple[Need, ...]:
             alter = bool(answer and answer[0])
     lacking = [] if superuser or promote else ["EXECUTE on pg_promote"]
     lacking += [] if superuser or monitor else ["membership in pg_monitor"]
-    if step.synchronous == "clear":
+    if clear_synchronous:
         lacking += [] if superuser or reload else ["EXECUTE on pg_reload_conf"]
         lacking += [] if alter else ["ALTER SYSTEM on synchronous_standby_names"]
-    role = step.standby.user
+    role = standby.user
     return (
         Need(
             what=f"role of {name}", found="a standby" if recovery else "already out of recovery", clock=clock,

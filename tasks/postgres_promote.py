@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import AwareDatetime, Field, model_validator
 
 from tasks.clients import Clients
-from tasks.contract import Change, Duration, Frozen, Need, Plane, Seen
+from tasks.contract import Change, Duration, Frozen, Loss, Need, Plane, Seen, which_fields
+from tasks.errors import ActionFailed
 from tasks.postgres_server import Heartbeat, Server
 
 RESEND = timedelta(milliseconds=50)  # a promote within 20 ms of losing the stream may sleep 5 s; sent again it does not
@@ -36,6 +37,9 @@ class Promotion(Frozen):
     loss_seconds_at_most: float | None = Field(
         description="At most so much was acknowledged and is not here; null: not known."
     )
+    lost_logical_slots: tuple[str, ...] = Field(
+        (), description="Of `logical_slots` those that it does not have: their consumers need a new start."
+    )
     detail: str = Field(description="What is missing, in words; empty when nothing is.")
 
 
@@ -55,10 +59,15 @@ class Promote(Change[Promotion]):
     libraries: ClassVar[tuple[str, ...]] = ("psycopg",)
     point_of_no_return: ClassVar[bool] = True
     makes_writer: ClassVar[bool] = True
+    loses: ClassVar[bool] = True
     plane: ClassVar[Plane] = Plane.data
     resend: ClassVar[timedelta | None] = RESEND
 
-    standby: Server = Field(description="The standby to promote.")
+    standby: Server | None = Field(None, description="The standby to promote; or `standbys` and `chosen`.")
+    standbys: dict[str, Server] | None = Field(None, description="Several replicas by name, as in postgres.elect.")
+    chosen: str | None = Field(
+        None, description="Which of `standbys` to promote.", examples=["${steps.elect.chosen}"]
+    )
     heartbeat: Heartbeat | None = Field(None, description="Row that bounds the loss.")
     system_id: str | None = Field(
         None, description="System identifier it must have.", examples=["${steps.replication.system_id}"]
@@ -76,6 +85,11 @@ class Promote(Change[Promotion]):
         description="When the old primary acknowledged its last write at the latest, for the loss. Unset: now.",
         examples=["${steps.fence.held_since}"],
     )
+    logical_slots: tuple[str, ...] = Field(
+        (),
+        description="Logical slots of the old primary; those that are lost are named before and listed afterwards.",
+        examples=["${steps.replication.logical_slots}"],
+    )
     synchronous: Literal["clear", "keep"] = Field(
         "clear",
         description="Inherited synchronous_standby_names that nobody attached answers to: clear, or keep waiting.",
@@ -87,14 +101,36 @@ class Promote(Change[Promotion]):
             raise ValueError("max_loss needs `heartbeat`: without it the loss is not known")
         return self
 
+    @model_validator(mode="after")
+    def _one_candidate(self) -> Promote:
+        if (self.standby is None) == (self.standbys is None):
+            raise which_fields("name either `standby` (one) or `standbys` (several, with `chosen`)")
+        if (self.standbys is None) != (self.chosen is None):
+            raise which_fields("`standbys` and `chosen` go together; postgres.elect gives chosen")
+        return self
+
+    @property
+    def candidate(self) -> Server:
+        """The one server that this step promotes; raises ActionFailed where `chosen` is none of them."""
+        found = self.standby if self.standby is not None else (self.standbys or {}).get(self.chosen or "")
+        if found is None:
+            raise ActionFailed(f"there is no replica '{self.chosen}'; there are {', '.join(self.standbys or ())}")
+        return found
+
     @property
     def target(self) -> str:
         """The standby."""
-        return f"postgres:{self.standby.name}"
+        return f"postgres:{self.candidate.name}"
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The standby; of several all, because none may be promoted meanwhile by somebody else."""
+        servers = [self.standby] if self.standby is not None else (self.standbys or {}).values()
+        return tuple(f"postgres:{server.name}" for server in servers)
 
     def by_hand(self) -> tuple[str, ...]:
         """Promote, again until it is out of recovery; then let commits not wait for a standby that is gone."""
-        psql = self.standby.psql
+        psql = self.candidate.psql
         return (
             f'{psql} -c "SELECT pg_promote(false)"   # again every second until the next line says f',
             f'{psql} -c "SELECT pg_is_in_recovery()"',
@@ -104,14 +140,16 @@ class Promote(Change[Promotion]):
     def observe(self, clients: Clients) -> Promotion:
         """Ask the standby where it is; once out of recovery, try a write that leaves nothing."""
         from tasks.postgres_facts import promotion
+        from tasks.postgres_slots import lost
 
-        return promotion(self.standby, self.heartbeat, self.acknowledged_until, clients)
+        seen = promotion(self.candidate, self.heartbeat, self.acknowledged_until, clients)
+        return seen.model_copy(update={"lost_logical_slots": lost(self.candidate, self.logical_slots, clients)})
 
     def preflight(self, clients: Clients) -> tuple[Need, ...]:
         """The candidate's role, replay and clock, and the rights of ours."""
         from tasks.postgres_preflight import needs
 
-        return needs(self, clients)
+        return needs(self.candidate, clients, clear_synchronous=self.synchronous == "clear")
 
     def fold(self, earlier: Seen[Promotion] | None, now: Seen[Promotion]) -> Promotion:
         """Keep what only a standby can tell: its timeline, positions, heartbeat and inherited settings."""
@@ -174,6 +212,11 @@ class Promote(Change[Promotion]):
                 return f"up to {loss:.1f}s of acknowledged writes may be lost, more than max_loss {limit:g}s"
         return None
 
+    def loss(self, state: Promotion) -> Loss:
+        """From nothing to what was acknowledged after the last heartbeat that arrived."""
+        grows = state.in_recovery and self.acknowledged_until is None
+        return Loss(at_most=state.loss_seconds_at_most, grows=grows)
+
     def explain(self, state: Promotion) -> str:
         """Say how far it is."""
         if state.in_recovery:
@@ -183,6 +226,7 @@ class Promote(Change[Promotion]):
         return (
             f"timeline {state.timeline}, "
             + ("writable" if state.writable else "not writable")
+            + _slots(state)
             + (f"; {state.detail}" if state.detail else "")
         )
 
@@ -190,12 +234,16 @@ class Promote(Change[Promotion]):
         """Say who becomes primary and what may be lost."""
         loss = "unknown" if before.loss_seconds_at_most is None else f"at most {before.loss_seconds_at_most:.1f} s"
         return (
-            f"promote {self.standby.name}: standby -> primary (system {before.system_id}, "
-            f"timeline {before.timeline} -> {before.timeline + 1}), loss {loss}"
+            f"promote {self.candidate.name}: standby -> primary (system {before.system_id}, "
+            f"timeline {before.timeline} -> {before.timeline + 1}), loss {loss}" + _slots(before)
         )
 
     def act(self, before: Promotion, clients: Clients) -> None:
         """Take the lock, clear what would hang commits, and send pg_promote without waiting."""
         from tasks.postgres_facts import promote
 
-        promote(self.standby, self.synchronous == "clear", clients)
+        promote(self.candidate, self.synchronous == "clear", clients)
+
+
+def _slots(state: Promotion) -> str:
+    return f", logical slots lost: {', '.join(state.lost_logical_slots)}" if state.lost_logical_slots else ""

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from tasks.postgres_server import Server
 
 Answer = TypeVar("Answer")
+RECEIVED_LSN = """
+CASE WHEN (pg_last_wal_receive_lsn() - '0/0'::pg_lsn) %
+            (SELECT setting::numeric FROM pg_settings WHERE name = 'wal_segment_size') = 0
+      AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')
+     THEN NULL ELSE pg_last_wal_receive_lsn()::text END"""
+"""What a standby received; NULL where it never streamed: it then says where a segment begins, from where it would ask."""
 _INTERVAL = 0.1  # psycopg's own pause between two looks for Ctrl-C
 
 

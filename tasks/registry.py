@@ -20,7 +20,10 @@ OURS: dict[str, str] = {
     "aws.route53.shift_weights": "tasks.aws.route53_weights:ShiftWeights",
     "detect.outage": "tasks.detect:DetectOutage",
     "http.smoke_test": "tasks.http:SmokeTest",
+    "postgres.advance_sequences": "tasks.postgres_sequences:AdvanceSequences",
+    "postgres.elect": "tasks.postgres_elect:Elect",
     "postgres.fence": "tasks.postgres_fence:Fence",
+    "postgres.follow": "tasks.postgres_follow:Follow",
     "postgres.promote": "tasks.postgres_promote:Promote",
     "postgres.replication": "tasks.postgres_replication:Replication",
 }

@@ -59,6 +59,7 @@ class PointDns(RecordChange[Record]):
     interval: ClassVar[timedelta] = timedelta(milliseconds=250)
     libraries: ClassVar[tuple[str, ...]] = ("boto3", "dns.query")
     reversible: ClassVar[bool] = True
+    repoints: ClassVar[bool] = True
     plane: ClassVar[Plane] = Plane.control
 
     values: tuple[str, ...] = Field(

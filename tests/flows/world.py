@@ -39,7 +39,7 @@ from runbooks.model import Approval, Mode, Objectives, Retry, Runbook
 from runbooks.plan import CriticalPath, GateRule, Plan, PlannedStep
 from runbooks.problems import Place
 from tasks.clients import Clients
-from tasks.contract import Change, Probe, Steady
+from tasks.contract import Change, Loss, Probe, Steady
 from tasks.errors import ActionFailed
 
 START = datetime(2026, 1, 2, 3, 0, tzinfo=UTC)
@@ -101,6 +101,10 @@ class Watch(Probe[Fact]):
     def done(self, state: Fact) -> bool:
         return (state.value or 0) >= self.least
 
+    def loss(self, state: Fact) -> Loss | None:
+        known: Loss | None = WORLD[0].get(f"{self.fact} tells")
+        return known
+
     @property
     def steady(self) -> Steady:
         return Steady(self.times)
@@ -128,6 +132,9 @@ class Set(Change[Fact]):
         if failures:
             raise failures.pop(0)
         return Fact(value=WORLD[0].get(self.fact))
+
+    def loss(self, state: Fact) -> Loss | None:
+        return WORLD[0].get(f"{self.fact} loses") or Loss(at_most=0.0, grows=False)
 
     def done(self, state: Fact) -> bool:
         return state.value == self.to
@@ -170,6 +177,7 @@ class MakeWriter(Set):
 
     name: ClassVar[str] = "sim.promote"
     makes_writer: ClassVar[bool] = True
+    loses: ClassVar[bool] = True
     reversible: ClassVar[bool] = False
     point_of_no_return: ClassVar[bool] = True
     resend: ClassVar[timedelta | None] = timedelta(milliseconds=50)
@@ -189,7 +197,7 @@ def step(name: str, kind: type[Any] | None = Set, /, **more: Any) -> PlannedStep
 
 
 def make_plan(*steps: PlannedStep, mode: Mode = Mode.live, gates: Mapping[str, Approval] | None = None, goal: str = "",
-              rto: timedelta = timedelta(minutes=5)) -> Plan:  # fmt: skip
+              rto: timedelta = timedelta(minutes=5), rpo: timedelta | None = None) -> Plan:  # fmt: skip
     """A plan without a file. Gates are rules by name; what a gate covers is told by the steps."""
     goal = goal or steps[-1].id
     runbook = Runbook.model_validate(
@@ -201,7 +209,7 @@ def make_plan(*steps: PlannedStep, mode: Mode = Mode.live, gates: Mapping[str, A
         covers = tuple(one.id for one in steps if name in one.gates)
         rules.append(GateRule(name, covers[0], covers, rule))
     return Plan(
-        runbook=runbook, text="", file="test", mode=mode, inputs={}, rto=rto, rpo=None, steps=steps,
+        runbook=runbook, text="", file="test", mode=mode, inputs={}, rto=rto, rpo=rpo, steps=steps,
         gates=tuple(rules), critical_path=CriticalPath((), timedelta(0)), hash="",
     )  # fmt: skip
 
@@ -304,7 +312,8 @@ def started(plan: Plan, at: datetime) -> ExecutionStarted:
     """The first event of a simulated execution."""
     return ExecutionStarted(
         at=at, version="0", runbook="test", title="Test", service="shop", file="test", text="", plan_hash="",
-        mode=plan.mode, inputs={}, rto=plan.rto.total_seconds(), rpo=None, initiator="ines", channel="test", host="h", pid=1,
+        mode=plan.mode, inputs={}, rto=plan.rto.total_seconds(), initiator="ines", channel="test", host="h", pid=1,
+        rpo=plan.rpo.total_seconds() if plan.rpo is not None else None,
     )  # fmt: skip
 
 

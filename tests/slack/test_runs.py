@@ -23,6 +23,7 @@ from deployments.lab.slack import TOKEN
 from deployments.lab.slack_server import Fault, SlackServer
 from deployments.slack import marks_of, open_channel, tell_left_over, tell_slack
 from deployments.slack_marks import Marks
+from flows.anchors import anchors_in
 from flows.clock import SystemClock
 from flows.engine import Engine
 from flows.events import Verdict
@@ -304,6 +305,10 @@ def test_a_run_is_told_while_it_goes_on_and_its_end_before_the_command_returns(s
     assert "not everything is told" not in out
     assert "recovered" in stage.card()["text"]
     assert "cables moved" in str(stage.card()["replies"])
+    (anchor,) = {str(one) for one in anchors_in(out)}
+    assert anchor in str(stage.card()["blocks"])
+    assert anchor in str(stage.card()["replies"][-1])
+    assert "intact" in stage.failover("verify-journal", execution, "--anchor", anchor)
     assert Marks(stage.folder / "slack").left() == []
     times = [call.at for call in stage.slack.workspace.calls if call.method.startswith("chat.")]
     assert min(later - earlier for earlier, later in pairwise(times)) > 1.0

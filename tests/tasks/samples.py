@@ -26,6 +26,9 @@ INPUTS: dict[str, dict[str, Any]] = {
         "base": "http://checkout.example",
         "requests": [{"name": "health", "url": "/health", "headers": {"Authorization": SECRET}}],
     },
+    "postgres.advance_sequences": {"server": SERVER, "by": 1000},
+    "postgres.elect": {"standbys": {"a": SERVER, "b": SERVER}, "prefer": ["b"]},
+    "postgres.follow": {"standbys": {"a": SERVER, "b": SERVER}, "leader": "a"},
     "postgres.fence": {"node": SERVER, "method": {"control": {"url": "http://provider.example/east"}}},
     "postgres.promote": {"standby": SERVER, "heartbeat": {}, "system_id": "7", "max_loss": "30s"},
     "postgres.replication": {"standby": SERVER, "primary": SERVER, "heartbeat": {}},
@@ -44,6 +47,21 @@ _FOLLOWING = {
     "loss_at_least_seconds": 0.0, "loss_at_most_seconds": 0.2, "primary_answers": True, "primary_system_id": "7",
     "synchronous": False, "logical_slots": ["cdc"],
     "replicas": [{"name": "west", "state": "streaming", "sync_state": "async", "lag_bytes": 0}],
+}  # fmt: skip
+_CANDIDATE = {
+    "name": "a", "endpoint": "db.west.example:5432", "system_id": "7", "timeline": 1, "in_recovery": True,
+    "received_lsn": "0/3000A28", "receiver": "streaming", "upstream": {"host": "db.east.example", "port": "5432"},
+}  # fmt: skip
+_ELECTION = {
+    "chosen": "a", "system_id": "7", "timeline": 1, "received_lsn": "0/3000A28", "candidates": [_CANDIDATE],
+    "not_eligible": {"b": "is paused"}, "unreachable": ["c"],
+}  # fmt: skip
+_FOLLOWERS = {
+    "leader": "a", "leader_in_recovery": False, "system_id": "7", "timeline": 2, "following": ["b"],
+    "left_out": {"c": "cannot be asked"}, "candidates": [{**_CANDIDATE, "name": "b"}],
+}  # fmt: skip
+_SEQUENCE = {
+    "name": "public.orders_id_seq", "increment": 1, "least": 1, "most": 2**31 - 1, "cycles": False, "last": 33, "target": 1033,
 }  # fmt: skip
 _FLEET = {
     "group": "web", "desired": 1, "min_size": 0, "max_size": 4, "in_service": 1, "launches": True,
@@ -98,6 +116,22 @@ STATES: dict[str, list[tuple[dict[str, Any], bool]]] = {
         ),
     ],
     "http.smoke_test": [(_SMOKE, True), ({**_SMOKE, "p95_ms": 900.0}, False)],
+    "postgres.advance_sequences": [
+        ({"in_recovery": False, "sequences": [_SEQUENCE]}, True),
+        ({"in_recovery": False, "sequences": [_SEQUENCE], "behind": ["public.orders_id_seq"]}, False),
+        ({"in_recovery": True, "sequences": []}, False),
+    ],
+    "postgres.elect": [
+        (_ELECTION, True),
+        ({**_ELECTION, "receiving": ["a"]}, False),
+        ({**_ELECTION, "chosen": None}, False),
+    ],
+    "postgres.follow": [
+        (_FOLLOWERS, True),
+        ({**_FOLLOWERS, "pending": ["b"], "following": []}, False),
+        ({**_FOLLOWERS, "following": []}, False),
+        ({**_FOLLOWERS, "leader_in_recovery": True}, False),
+    ],
     "postgres.fence": [
         (_FENCED, True),
         ({**_FENCED, "state": "running"}, False),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable
 
@@ -9,6 +11,7 @@ import pytest
 
 from tasks.clients import Clients
 from tasks.contract import ActionFailed
+from tasks.postgres_promote import Promote
 from tasks.postgres_replication import Replication
 from tasks.postgres_server import Heartbeat, Server
 from tests.tasks.conftest import Pair
@@ -81,3 +84,66 @@ def test_a_standby_that_cannot_be_asked_is_a_failure_worth_a_retry(clients: Clie
     with pytest.raises(ActionFailed) as failed:
         Replication(standby=server).observe(clients)
     assert failed.value.retry
+
+
+def test_logical_slots_that_a_promotion_loses_are_named_before_and_after(pair: MakePair, clients: Clients) -> None:
+    primary, standby = pair(wal_level="logical")
+    primary.do(*(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')" for name in ("cdc", "search")))
+    step = Replication(primary=primary.server(), standby=standby.server())
+    state = step.observe(clients)
+    assert (state.logical_slots, state.logical_slots_kept, state.logical_slots_known) == (("cdc", "search"), (), True)
+    assert "cdc, search" in step.explain(state)
+    primary.kill()
+    unknown = step.observe(clients)
+    assert (unknown.logical_slots, unknown.logical_slots_known) == ((), False)
+    assert "not known" in step.explain(unknown)
+    declared = Replication(primary=primary.server(), standby=standby.server(), logical_slots=("cdc",)).observe(clients)
+    assert (declared.logical_slots, declared.logical_slots_known) == (("cdc",), True)
+    promote = Promote(standby=standby.server(), logical_slots=("cdc", "search"))
+    assert "cdc, search" in promote.describe(promote.observe(clients))
+    standby.do("SELECT pg_promote(false)")
+    until(lambda: standby.ask("SELECT pg_is_in_recovery()") is False)
+    assert promote.observe(clients).lost_logical_slots == ("cdc", "search")
+
+
+def test_a_slot_that_the_standby_has_too_is_not_lost(pair: MakePair, clients: Clients) -> None:
+    primary, standby = pair(wal_level="logical")
+    primary.do("SELECT pg_create_logical_replication_slot('cdc', 'pgoutput')")
+    with standby.session() as session:  # PostgreSQL 16 lets a standby decode; it waits for a word of its primary
+        primary.do("SELECT pg_log_standby_snapshot()")
+        done = threading.Event()
+
+        def nudge() -> None:
+            while not done.wait(0.05):
+                primary.do("SELECT pg_log_standby_snapshot()")
+
+        thread = threading.Thread(target=nudge)
+        thread.start()
+        try:
+            session.execute("SELECT pg_create_logical_replication_slot('cdc', 'pgoutput')")
+        finally:
+            done.set()
+            thread.join()
+    state = Replication(primary=primary.server(), standby=standby.server()).observe(clients)
+    assert (state.logical_slots, state.logical_slots_kept) == ((), ("cdc",))
+
+
+@pytest.mark.skipif(os.environ.get("FAILOVER_TEST_POSTGRES") != "18", reason="failover slots came with PostgreSQL 17")
+def test_a_failover_slot_that_was_synced_is_not_lost(pair: MakePair, clients: Clients) -> None:
+    primary, standby = pair(wal_level="logical")
+    primary.do("SELECT pg_create_physical_replication_slot('west')")
+    primary.do("SELECT pg_create_logical_replication_slot('cdc', 'pgoutput', false, false, true)")
+    primary.do("SELECT pg_create_logical_replication_slot('search', 'pgoutput')")
+    told = f"host={primary.host} port={primary.port} user=failover application_name=west dbname=postgres"
+    standby.do(
+        f"ALTER SYSTEM SET primary_conninfo = '{told}'", "ALTER SYSTEM SET primary_slot_name = 'west'",
+        "ALTER SYSTEM SET sync_replication_slots = on", "SELECT pg_reload_conf()",
+    )  # fmt: skip
+    step = Replication(primary=primary.server(), standby=standby.server())
+
+    def synced() -> bool:
+        primary.do("INSERT INTO orders VALUES (1)", "SELECT pg_replication_slot_advance('cdc', pg_current_wal_lsn())")
+        return step.observe(clients).logical_slots_kept == ("cdc",)
+
+    until(synced, 30)
+    assert step.observe(clients).logical_slots == ("search",)
