@@ -175,6 +175,8 @@ def carry_out(
         follow(notices)
     runner.join()
     copies.join()
+    if copies.warning:
+        print(copies.warning, file=sys.stderr)
     if trouble:
         error = trouble[0]
         if isinstance(error, JournalError):

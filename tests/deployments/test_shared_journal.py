@@ -62,7 +62,7 @@ def test_two_machines_see_the_same_executions_and_either_answers(machines: tuple
     assert east.failover("list", "--json") == west.failover("list", "--json")
     assert (east.state / "failover" / "reports" / f"{execution}.md").exists()
     written = [path for path in (*east.state.rglob("*"), *west.state.rglob("*")) if path.is_file()]
-    assert not [path for path in written if CANARY in path.read_text(encoding="utf-8")]
+    assert not [path for path in written if CANARY.encode() in path.read_bytes()]
 
 
 def test_what_one_machine_halts_is_halted_on_the_other(machines: tuple[Machine, Machine]) -> None:
