@@ -33,6 +33,14 @@ class Copies:
             self.journal.join(2)
         self.by_hand.join(2)
 
+    @property
+    def warning(self) -> str:
+        """What is wrong with the journal's copy, for people; '' when it is whole or there is none."""
+        if self.journal is None or not (self.journal.trouble or self.journal.behind):
+            return ""
+        why = f": {self.journal.trouble}" if self.journal.trouble else ""
+        return f"the copy of the journal on this machine is {self.journal.behind} event(s) behind{why}; the run does not depend on it"
+
     def way_out(self, execution: str) -> str:
         """What to do when the journal does not come back, for people: the exact command."""
         if self.journal is None or self.journal.trouble:

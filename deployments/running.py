@@ -181,6 +181,8 @@ def carry_out(
         follow(notices)
     runner.join()
     copies.join()
+    if copies.warning:
+        print(copies.warning, file=sys.stderr)
     if trouble:
         if telling is not None:
             telling.last_words()

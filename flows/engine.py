@@ -87,6 +87,7 @@ class Engine:
     def __init__(self, opened: Opened, journal: Journal, clock: Clock, *, environ: Mapping[str, str] | None = None) -> None:
         self.execution = opened.execution
         self._core = opened.core
+        self._journaled = opened.core.state
         self._number = opened.number
         self._holder = opened.holder
         self._held = dict(opened.held)
@@ -109,8 +110,8 @@ class Engine:
 
     @property
     def state(self) -> ExecutionState:
-        """The execution as it is now; safe to read from any thread."""
-        return self._core.state
+        """The execution as the journal has it, secrets taken out; safe to read from any thread."""
+        return self._journaled
 
     @property
     def plan(self) -> Any:
@@ -148,7 +149,7 @@ class Engine:
             self._turn(Tick(self._clock.now()))
             while not self._core.ended:
                 self._turn(self._next())
-            return self._core.state
+            return self._journaled
         finally:
             self._over.set()
             for work in self._work.values():
@@ -209,6 +210,7 @@ class Engine:
     def _write(self, events: Sequence[Event]) -> None:
         acts = self._held and any(isinstance(event, Acting | Undoing) for event in events)
         self._number = self._journal.append(self.execution, self._number, events, self._holder if acts else None)
+        self._journaled = fold(events, self._journaled)
         for event in events:
             self._tell(event)
 
@@ -241,7 +243,7 @@ class Engine:
             raise Revoked(self._halted)
 
     def _progress(self, message: Saw) -> None:
-        if not isinstance(message.look, Look) or self.state.step(message.step).status is not None:
+        if not isinstance(message.look, Look) or self._core.state.step(message.step).status is not None:
             return
         text, at = self._told.get(message.step, ("", None))
         if text != message.look.explain and (at is None or message.at - at >= PROGRESS):
@@ -320,7 +322,7 @@ class Engine:
                 self._lease(target)
         missing, fences = [], {}
         for name in step.fenced_by:
-            if self.state.step(name).status in {Status.done, Status.already}:
+            if self._core.state.step(name).status in {Status.done, Status.already}:
                 fences[name] = self._build(self._core.plan.by_id[name])
             else:
                 missing.append(name)
@@ -331,7 +333,7 @@ class Engine:
         return step.action(self._look_up())
 
     def _look_up(self) -> Callable[[Reference], Any]:
-        outputs = {name: record.output for name, record in self.state.steps.items() if record.output is not None}
+        outputs = {name: record.output for name, record in self._core.state.steps.items() if record.output is not None}
         look_up = look_up_in(outputs, self._facts(), self._environ)
 
         def remember(reference: Reference) -> Any:
@@ -341,7 +343,7 @@ class Engine:
         return remember
 
     def _facts(self) -> dict[str, str]:
-        started = self.state.started
+        started = self._core.state.started
         if started is None:
             return {}
         return {

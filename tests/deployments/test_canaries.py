@@ -16,8 +16,10 @@ from tests.flows.journals import PostgresPlace
 from tests.tasks.parties import closed_port, web
 from tests.tasks.postgres_nodes import Installation, Node, caught_up, streaming, until
 
-BY_ENV, BY_FILE, PASSWORD, JOURNAL, KEY = (f"canary-{name}-7d1f5a" for name in ("env", "file", "password", "journal", "key" * 12))
-CANARIES = (BY_ENV, BY_FILE, PASSWORD, JOURNAL, KEY)
+BY_ENV, BY_FILE, BROKEN, PASSWORD, JOURNAL, KEY = (
+    f"canary-{name}-7d1f5a" for name in ("env", "file", "broken", "password", "journal", "key" * 12)
+)
+CANARIES = (BY_ENV, BY_FILE, BROKEN, PASSWORD, JOURNAL, KEY)
 
 RUNBOOK = """schema: failover/v1
 name: leaky
@@ -52,7 +54,15 @@ steps:
           expect: {body: {status: ok}}
     budget: 1s
     on_failure: continue
-  - {id: move, manual: Move the cables, after: [replication, refused, echoed], budget: 5m, on_failure: halt}
+  - id: illegal
+    uses: http.smoke_test
+    with:
+      base: WEB
+      rounds: 1
+      requests: [{name: health, url: /health, headers: {X-Token: "${file.BROKEN}"}}]
+    budget: 1s
+    on_failure: continue
+  - {id: move, manual: Move the cables, after: [replication, refused, echoed, illegal], budget: 5m, on_failure: halt}
 """
 
 
@@ -75,7 +85,7 @@ def process_list() -> Iterator[set[bytes]]:
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(0.02):
+        while not over.wait(0.1):
             for entry in Path("/proc").glob("[0-9]*/cmdline"):
                 with suppress(OSError):
                     seen.add(entry.read_bytes())
@@ -95,7 +105,7 @@ def carried_out(machine: Machine) -> tuple[str, list[str]]:
     execution = execution_in(first)
     said = [machine.failover("resume", execution, expect=Exit.busy)]
     said += [machine.failover(*command) for command in (
-        ("status", execution), ("status", execution, "--json"), ("eject", execution), ("list",),
+        ("status", execution), ("eject", execution),
         ("approve", execution, "move", "--as", "kim"),
     )]  # fmt: skip
     said += [first, run.communicate(timeout=60)[0]]
@@ -120,6 +130,7 @@ def test_no_secret_reaches_anything_that_is_written_or_shown(nodes: tuple[Node, 
     vault = tmp_path / "vault"
     vault.mkdir()
     (vault / "token").write_text(BY_FILE)
+    (vault / "broken").write_text(f"{BROKEN}\ntwo lines, which no header may have; libraries show them in their errors")
     (vault / "journal.key").write_text(KEY)
     machine.environ |= {"CANARY_ENV": BY_ENV, "CANARY_PASSWORD": PASSWORD, "FAILOVER_JOURNAL_KEY_FILE": str(vault / "journal.key")}
     heard: list[str] = []
@@ -130,7 +141,7 @@ def test_no_secret_reaches_anything_that_is_written_or_shown(nodes: tuple[Node, 
 
     with web(echo) as party, process_list() as seen:
         text = RUNBOOK.replace("HOST", standby.host).replace("PORT", str(standby.port)).replace("CLOSED", str(closed_port()))
-        (machine.folder / "leaky.yaml").write_text(text.replace("WEB", party.url).replace("FILE", str(vault / "token")))
+        (machine.folder / "leaky.yaml").write_text(text.replace("WEB", party.url).replace("FILE", str(vault / "token")).replace("BROKEN", str(vault / "broken")))
         execution, said = carried_out(machine)
     assert BY_ENV in heard[0]
     assert BY_FILE in heard[0]  # they were used, and came back in answers
