@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 RUN = env -u PYTHONDONTWRITEBYTECODE PYTHONSAFEPATH=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: install demo down test check lint bench docs clean
+.PHONY: install demo down test check lint bench fault-matrix docs clean
 
 install: .venv/installed
 
@@ -33,6 +33,16 @@ check: lint test  ## everything that CI asks
 
 bench: install  ## writes benchmarks/RESULTS.md; about half an hour
 	$(RUN) $(BIN)/python -m benchmarks.run
+
+MATRIX = build/rounds
+ROUNDS = $(RUN) $(BIN)/python -m tests.failover.rounds --lab 92 --rounds 26
+
+fault-matrix: install  ## writes docs/fault-matrix.md: 78 randomised rounds with clients pinned to each node; a quarter of an hour
+	rm -rf $(MATRIX) && mkdir -p $(MATRIX)
+	$(ROUNDS) --seed 1 --out $(MATRIX)/asynchronous.jsonl
+	$(ROUNDS) --seed 2 --sync --out $(MATRIX)/synchronous.jsonl
+	$(ROUNDS) --seed 3 --supervise --out $(MATRIX)/supervised.jsonl
+	$(RUN) $(BIN)/python -m tests.failover.matrix $(MATRIX)/*.jsonl > docs/fault-matrix.md
 
 docs: install  ## make the generated pages again
 	$(RUN) $(BIN)/python -m runbooks.schema

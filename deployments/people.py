@@ -1,4 +1,4 @@
-"""`failover approve` and `deny`: a person's word, put into the execution's inbox like any other channel's."""
+"""`failover approve`, `deny` and `override`: a person's word, put into the execution's inbox like any other channel's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add approve and deny."""
+    """Add approve, deny and override."""
     for word, text in (("approve", "say yes to a gate, that a manual step is done, or what to do about a failed step"),
                        ("deny", "say no to a gate, that a manual step failed, or abort at a failed step")):  # fmt: skip
         parser = commands.add_parser(word, help=text)
@@ -27,6 +27,55 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
             parser.add_argument("--choose", choices=("retry", "skip", "roll-back", "abort"), help="for a failed step")
             add_accept_loss(parser)
         parser.set_defaults(run=run_answer, word=word)
+    _add_override(commands)
+
+
+def _add_override(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "override", help="let a run pass a fence that does not hold: two different people must say so, each with a reason"
+    )
+    parser.add_argument("execution", help="id of the execution, or its beginning")
+    parser.add_argument("step", help="the fence that failed")
+    parser.add_argument("--as", dest="by", required=True, metavar="NAME", help="your own name")
+    parser.add_argument("--reason", required=True, metavar="WHY", help="why two nodes that take writes are acceptable")
+    parser.add_argument("--journal", help="the journal: a file or postgresql://… (default: FAILOVER_JOURNAL)")
+    parser.set_defaults(run=run_override)
+
+
+def run_override(options: argparse.Namespace) -> int:
+    """Put one person's word about a failed fence into the inbox; it counts when a second person says so too."""
+    from deployments.journal_location import open_journal
+    from flows.fencing import is_fence
+    from flows.journal import SaidOverride
+    from flows.overrides import LASTS, PEOPLE, counted, said_so_far, wrong_with
+    from flows.runs import replan
+    from flows.state import fold
+    from flows.turn import GATE
+
+    journal = open_journal(options.journal)
+    execution = find_execution(journal, options.execution)
+    state = fold(event for _, event in journal.read(execution))
+    record, plan, now = state.step(options.step), replan(state), datetime.now(UTC)
+    trouble = wrong_with(options.by, options.reason)
+    if not is_fence(plan, options.step):
+        fences = [step.id for step in plan.steps if is_fence(plan, step.id)]
+        trouble = f"'{options.step}' is no fence; there are {', '.join(fences) or 'none'}"
+    elif record.failed_first is None or record.overridden or (record.status is not None and record.lets_go_on):
+        trouble = f"fence {options.step} has not failed, so there is nothing to override; nobody can do so in advance"
+    elif record.code == GATE:
+        trouble = f"people said no at the gate of {options.step}; that is an answer, and no fence that failed"
+    if trouble:
+        print(f"{execution}: {trouble}", file=sys.stderr)
+        return 2
+    journal.put(execution, SaidOverride(step=options.step, by=options.by, reason=options.reason), now)
+    said = counted(said_so_far(state.overrides.get(options.step, ()), journal.inbox(execution, state.adopted), options.step), record.failed_first, now)
+    people = ", ".join(one.by for one in said)
+    print(f"{execution}: override of fence {options.step} by {options.by} recorded; {len(said)} of {PEOPLE} people ({people})")
+    if len(said) < PEOPLE:
+        print(f"  a second person must say so within {LASTS.total_seconds() / 60:g} minutes: failover override {execution} {options.step} --as NAME --reason WHY")
+    elif state.finished is not None:
+        print(f"  go on with: failover resume {execution}   # tries the fence once more first")
+    return 0
 
 
 def add_accept_loss(parser: argparse.ArgumentParser) -> None:

@@ -92,7 +92,7 @@ def status_lines(execution: str, plan: Plan, state: ExecutionState) -> list[str]
     from flows.watching import view
 
     shown = view(plan, state, datetime.now(UTC) if state.finished is None else (state.last or datetime.now(UTC)), {})
-    lines = [f"{execution}  {plan.runbook.name} ({plan.mode.value}): {verdict_word(state)}", shown.clock]
+    lines = [f"{execution}  {plan.runbook.name} ({plan.mode.value}): {verdict_word(state)}", *(f"!!! {one}" for one in shown.warnings), shown.clock]
     if state.finished is None:
         lines += [f"now: {', '.join(shown.now) or '-'}", f"next: {', '.join(shown.next) or '-'}"]
     for one in shown.questions:
@@ -116,7 +116,7 @@ def status_json(execution: str, plan: Plan, state: ExecutionState) -> dict[str, 
     shown = view(plan, state, now, {})
     return {
         "execution": execution, "runbook": plan.runbook.name, "mode": plan.mode.value, "verdict": verdict_word(state),
-        "now": list(shown.now), "next": list(shown.next), "rto_ends": recovery_deadline(state, plan).isoformat(),
+        "warnings": list(shown.warnings), "now": list(shown.now), "next": list(shown.next), "rto_ends": recovery_deadline(state, plan).isoformat(),
         "rto_left": (recovery_deadline(state, plan) - now).total_seconds(),
         "forecast": forecast(plan, state, now).recovery, "impact": state.clock_start,
         "waiting_for": [

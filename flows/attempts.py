@@ -2,7 +2,8 @@
 
 What must never happen, and where it is prevented:
 - an act without its announcement in the journal: `act` is the only place that sends a first DoAct, after its Acting
-- an act behind a gate that is not approved, or on an old look: `wants_to_act` and the attempt's `fresh`
+- an act behind a gate that is not approved, on an old approval or on an old look: `wants_to_act`, `_needs_asking` and
+  the attempt's `fresh`
 - a change before the preflight was read, or with problems that nobody accepted: `holds`, in the same place
 - an act that may lose more than the RPO and a person allow, seen right before it: `wants_to_act`
 - an act after a stop, in a rollback, or in a dry run: `Turn.may_change` is asked before every one
@@ -12,13 +13,15 @@ What must never happen, and where it is prevented:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from flows import gates
 from flows.events import Acted, Acting, Marked, Status
+from flows.fencing import unfenced
 from flows.losses import loss_is_accepted
 from flows.messages import DoAct, DoLook, Failure, Look
 from flows.outcomes import failed, finish, open_gate
@@ -96,29 +99,35 @@ def _consider(turn: Turn, step: PlannedStep, look: Look) -> None:
 
 def wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
     """Nothing speaks against acting but what people must say first, or a look that is too old."""
-    closed = [name for name in step.gates if not turn.state.gate(name).approved]
-    unchecked = holds(turn)
+    asking = {name: why for name in step.gates if (why := _needs_asking(turn, step, name, look)) is not None}
+    unchecked = holds(turn) and not _retreats(turn, step, look)
     if not turn.may_change():
         turn.set(step.id, None)  # nothing of it was done; it stays unfinished and can be resumed
     elif unchecked and turn.state.gate(PREFLIGHT).closed is not None:
         finish(turn, step, Status.refused, f"gate {PREFLIGHT}: what it found was not accepted", code=GATE)
-    elif closed or unchecked:
-        _wait_at(turn, step, look, closed)
+    elif asking or unchecked:
+        _wait_at(turn, step, look, asking)
     elif not _is_fresh(turn, step):
         send_look(turn, step.id, fresh=True)
     elif loss_is_accepted(turn, step, look):
         act(turn, step, look)
     elif step.gates:
-        _wait_at(turn, step, look, step.gates[:1])  # approved, and the loss has grown beyond what was accepted
+        _wait_at(turn, step, look, {step.gates[0]: ""})  # approved, and the loss has grown beyond what was accepted
     else:
         failed(turn, step, Status.refused, "more may be lost than the rpo allows, and no gate asks who accepts it")
 
 
-def _wait_at(turn: Turn, step: PlannedStep, look: Look, gates: Sequence[str]) -> None:
+def _wait_at(turn: Turn, step: PlannedStep, look: Look, asking: Mapping[str, str]) -> None:
+    """Wait for people. asking: gates with why an approval that was there counts no more, '' for none."""
     attempt = turn.core.attempts[step.id]
     turn.change(step.id, phase=Phase.gated, paused=attempt.deadline - turn.now, fresh=False, due=None)
-    for name in gates:
-        open_gate(turn, turn.rule(name), step, look)
+    for name, why in asking.items():
+        open_gate(turn, turn.rule(name), step, look, why)
+
+
+def _retreats(turn: Turn, step: PlannedStep, look: Look) -> bool:
+    """A phase that fails under customers is taken back at once, whoever has to be asked to go on."""
+    return look.retreats and turn.state.step(step.id).advanced_at is not None
 
 
 def _is_fresh(turn: Turn, step: PlannedStep) -> bool:
@@ -130,13 +139,31 @@ def _is_fresh(turn: Turn, step: PlannedStep) -> bool:
     return opened <= (turn.state.step(step.id).started or turn.now)
 
 
+def _needs_asking(turn: Turn, step: PlannedStep, gate: str, look: Look) -> str | None:
+    """None where the gate lets the step act now; else why an approval that was there counts no more, '' for none."""
+    record, acted = turn.state.gate(gate), turn.state.step(step.id).advanced_at
+    if record.closed is None or not record.approved:
+        return ""
+    if _retreats(turn, step, look):
+        return None
+    rule, opened = turn.rule(gate).rule, record.closed.at
+    approval = gates.Standing(
+        by=record.closed.by,
+        given=gates.oldest_word(record.answers, record.closed.by, opened),
+        used=acted if acted is not None and acted >= opened else None,
+        preapproved=turn.plan.mode in rule.preapprove,
+    )
+    return gates.expired(rule, approval, turn.now)
+
+
 def act(turn: Turn, step: PlannedStep, look: Look) -> None:
     """Announce, then act. The only way to a first DoAct, of a phase too."""
     attempt = turn.core.attempts[step.id]
     before = look.state.model_dump(mode="json")
+    warning = unfenced(step.fenced_by, turn.state)
     turn.write(
-        Acting(at=turn.now, step=step.id, attempt=attempt.number, describe=look.describe, before=before,
-               target=look.target)
+        Acting(at=turn.now, step=step.id, attempt=attempt.number, before=before, target=look.target,
+               describe=f"{warning}; {look.describe}" if warning else look.describe, retreats=look.retreats)
     )  # fmt: skip
     _send_act(turn, step, look.state)
 

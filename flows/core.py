@@ -15,7 +15,7 @@ from flows.events import StopAsked
 from flows.messages import ActReturned, Command, Failure, Learn, Letter, Looked, Message, Saw, Stop, Tick, UndoReturned
 from flows.preflight import take
 from flows.progress import end, start_ready, stop_attempts, tell_forecast
-from flows.questions import check_first, expire, judge_gates, settle_failures, take_letter
+from flows.questions import check_first, expire, judge_gates, judge_overrides, settle_failures, take_letter
 from flows.rollback import continue_rollback, undone
 from flows.turn import Attempt, Core, Phase, Turn
 
@@ -79,6 +79,7 @@ def _advance(turn: Turn) -> None:
     check_first(turn)
     judge_gates(turn)
     expire(turn)
+    judge_overrides(turn)
     settle_failures(turn)
     if turn.state.rollback is not None:
         continue_rollback(turn)

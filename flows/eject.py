@@ -15,6 +15,7 @@ from typing import Any
 
 from flows.engine import Engine
 from flows.events import Status
+from flows.fencing import warnings
 from flows.state import ExecutionState
 from runbooks.plan import Plan, PlannedStep, look_up_in
 from runbooks.problems import RunbookError
@@ -35,6 +36,7 @@ def eject(execution: str, plan: Plan, state: ExecutionState, environ: Mapping[st
         "# Before you go on by hand, make sure that no engine goes on as well: `failover halt --reason 'by hand'`, or end its process.",
         "",
     ]
+    lines += [f"# !!! {warning}" for warning in warnings(state)]
     done, doubt, rest = [], [], []
     for step in plan.steps:
         record = state.step(step.id)
@@ -57,7 +59,8 @@ def _why(status: Status | None, detail: str) -> str:
 def _by_hand(step: PlannedStep, state: ExecutionState, environ: Mapping[str, str] | None, why: str) -> list[str]:
     head = [f"# {step.id}: {step.title} ({why})"]
     head += [f"#   only behind the approval of gate {', '.join(step.gates)}"] if step.gates else []
-    head += [f"#   never before {', '.join(step.fenced_by)} holds"] if step.fenced_by else []
+    unheld = [name for name in step.fenced_by if not state.step(name).overridden]
+    head += [f"#   never before {', '.join(unheld)} holds"] if unheld else []
     if step.manual is not None:
         return [*head, f"#   {step.manual}", ""]
     action = _filled(step, state, environ)

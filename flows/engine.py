@@ -22,7 +22,8 @@ from typing import Any
 
 from flows.clock import Clock
 from flows.core import Core, next_due, react
-from flows.events import Acting, Event, HistoryLearned, LeaseTaken, Progress, Status, Undoing
+from flows.events import Acting, Event, HistoryLearned, LeaseTaken, Progress, Undoing
+from flows.fencing import fences_before
 from flows.journal import EVERYTHING, Busy, Halted, Holder, Journal, JournalError, LeaseLost
 from flows.messages import (
     ActReturned,
@@ -320,20 +321,21 @@ class Engine:
         if self._held and needs_lease(self._core.plan.mode, step) and isinstance(action, Change):
             for target in action.targets:
                 self._lease(target)
-        missing, fences = [], {}
-        for name in step.fenced_by:
-            if self._core.state.step(name).status in {Status.done, Status.already}:
-                fences[name] = self._build(self._core.plan.by_id[name])
-            else:
-                missing.append(name)
+        standing = fences_before(step, self._core.state)
+        fences = {name: self._build(self._core.plan.by_id[name]) for name in standing.held}
         timeout = min(CALL, max(step.timeout / 2, timedelta(milliseconds=200)))
-        return Work(action, Clients(self._guard, timeout), fences, tuple(missing), not needs_act(self._core.plan.mode, step), self._permit)
+        return Work(
+            action, Clients(self._guard, timeout), fences, standing.missing, standing.overridden,
+            not needs_act(self._core.plan.mode, step), self._permit,
+        )  # fmt: skip
 
     def _build(self, step: PlannedStep) -> Action[Any]:
         return step.action(self._look_up())
 
     def _look_up(self) -> Callable[[Reference], Any]:
-        outputs = {name: record.output for name, record in self._core.state.steps.items() if record.output is not None}
+        steps = self._core.state.steps
+        outputs = {name: record.output for name, record in steps.items() if record.output is not None}
+        outputs = {name: {} for name, record in steps.items() if record.overridden} | outputs  # it told nothing
         look_up = look_up_in(outputs, self._facts(), self._environ)
 
         def remember(reference: Reference) -> Any:

@@ -156,6 +156,8 @@ class GateOpened(Happened):
     manual: bool = False
     loss: Loss | None = None
     """What the steps it covers would lose, as known at `at`."""
+    again: str = ""
+    """Why the approval that was there does not count any more: 'kim approved at 03:04:05 UTC, 2h05m ago, …'."""
 
 
 class ApprovalGiven(Happened):
@@ -196,6 +198,8 @@ class Acting(Happened):
     describe: str
     before: dict[str, Any]
     target: str
+    retreats: bool = False
+    """It only takes back what this step did: it makes no approval younger."""
 
 
 class Acted(Happened):
@@ -256,6 +260,27 @@ class DecisionClosed(Happened):
     reason: str
     entry: int = 0
     """Of the inbox; 0 when nobody answered."""
+
+
+class OverrideGiven(Happened):
+    """One person's word that a fence which does not hold may be passed, adopted from the inbox."""
+
+    kind: Literal["override-given"] = "override-given"
+    step: str
+    by: str
+    how: str
+    reason: str
+    given_at: datetime
+    entry: int
+
+
+class FenceOverridden(Happened):
+    """Enough people accepted that two nodes may take writes: what comes after this fence may go on without it."""
+
+    kind: Literal["fence-overridden"] = "fence-overridden"
+    step: str
+    by: tuple[str, ...]
+    reason: str
 
 
 class Marked(Happened):
@@ -379,8 +404,8 @@ class ExecutionFinished(Happened):
 
 Event = (
     ExecutionStarted | Resumed | Override | LeaseTaken | StepStarted | GateOpened | ApprovalGiven | GateClosed | Acting | Acted
-    | StepFinished | StepAgain | DecisionOpened | DecisionClosed | Marked | Forecasted | StopAsked | RollbackStarted
-    | Undoing | Noted | Preflighted | HistoryLearned | Interrupted | ExecutionFinished
+    | StepFinished | StepAgain | DecisionOpened | DecisionClosed | OverrideGiven | FenceOverridden | Marked | Forecasted
+    | StopAsked | RollbackStarted | Undoing | Noted | Preflighted | HistoryLearned | Interrupted | ExecutionFinished
 )  # fmt: skip
 ANY_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 

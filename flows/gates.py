@@ -2,7 +2,8 @@
 
 Must never happen: a gate opens because of silence over an irreversible change, because of one person counted twice,
 because of somebody who may not answer, or over a loss above the RPO that nobody accepted. `judge` is the only place that
-opens a gate.
+opens a gate. And nothing acts on a word that was given for another hour: `judge` does not count an approval that is
+older than the gate's `valid_for`, and `expired` tells right before an act that the ones that opened it have become so.
 """
 
 from __future__ import annotations
@@ -124,6 +125,16 @@ def enough(stake: Stake, now: datetime) -> str:
     return format_duration(timedelta(seconds=-(-(bound + spare).total_seconds() // 1)))
 
 
+@dataclass(frozen=True)
+class Standing:
+    """An approval that opened a gate: by whom, when its oldest word was given, when the step last acted on it."""
+
+    by: tuple[str, ...]
+    given: datetime
+    used: datetime | None = None
+    preapproved: bool = False
+
+
 def may_answer(rule: Approval, by: str, asked: Asked, now: datetime) -> str | None:
     """Why this person's answer does not count, or None. Names compare without case and outer blanks."""
     name = by.strip().casefold()
@@ -146,13 +157,37 @@ def escalates_at(asked: Asked) -> datetime:
     return asked.opened + (asked.deadline - asked.opened) / 2
 
 
+def expired(rule: Approval, approval: Standing, now: datetime) -> str | None:
+    """Why an approval does not let a step act any more, or None. `valid_for` counts from the oldest word in it.
+
+    A step that has acted on it may go on: then it counts from its last act, lest a step of many phases asks at each.
+    """
+    since = max(approval.given, approval.used or approval.given)
+    if approval.preapproved or now - since <= rule.valid_for:
+        return None
+    who = ", ".join(approval.by) or "nobody's answer"
+    used = f", it last acted at {approval.used:%H:%M:%S} UTC" if approval.used else ""
+    return (
+        f"approval of {approval.given:%Y-%m-%d %H:%M:%S} UTC by {who} is {show_seconds(now - approval.given)} old{used}, "
+        f"and counts for {format_duration(rule.valid_for)}"
+    )
+
+
+def oldest_word(answers: Sequence[ApprovalGiven], by: Sequence[str], closed: datetime) -> datetime:
+    """When the oldest of the answers that opened a gate was given: each person's last before it closed."""
+    people = {name.strip().casefold() for name in by}
+    last = {answer.by.strip().casefold(): answer.given_at for answer in answers if answer.given_at <= closed}
+    return min((at for name, at in last.items() if name in people), default=closed)
+
+
 def judge(
     rule: Approval, answers: Sequence[ApprovalGiven], asked: Asked, now: datetime
 ) -> Waiting | Approved | Refused:
     """Decide a gate. One counted deny refuses; `quorum` different people must approve; silence is `on_timeout`.
 
-    An answer that came before the gate opened counts; of several by one person the last one counts. An approval counts
-    over a loss above the RPO only if it accepts as much as may be lost now. What a drill loses is drill data.
+    An answer that came before the gate opened counts; of several by one person the last one counts; an approval older
+    than `valid_for` counts for nothing, a deny does not age. Over a loss above the RPO an approval counts only if it
+    accepts as much as may be lost now. What a drill loses is drill data.
     """
     if asked.mode in rule.preapprove:
         return Approved((), f"preapproved in mode {asked.mode.value}", UNKNOWN)
@@ -164,7 +199,8 @@ def judge(
     if denied:
         said = f": {denied[0].reason}" if denied[0].reason else ""
         return Refused(tuple(answer.by for answer in denied), f"{denied[0].by} said no{said}")
-    counted = [answer for answer in last.values() if not_accepted(asked.stake, answer.accepts_loss, now) is None]
+    fresh = [answer for answer in last.values() if now - answer.given_at <= rule.valid_for]
+    counted = [answer for answer in fresh if not_accepted(asked.stake, answer.accepts_loss, now) is None]
     approved = tuple(answer.by for answer in counted)
     if len(approved) >= rule.quorum:
         reason = "; ".join(answer.reason for answer in counted if answer.reason)
@@ -174,7 +210,7 @@ def judge(
     if rule.on_timeout == "proceed" and (asked.stake is None or not asked.stake.over(now)):
         return Approved(approved, "nobody answered in time and the runbook lets it proceed")
     said = f"{len(approved)} of {rule.quorum} people" if approved else "nobody"
-    if len(last) > len(counted) and asked.stake is not None:
+    if len(fresh) > len(counted) and asked.stake is not None:
         return Refused((), f"nobody accepted the loss of {show_loss(asked.stake, now)}, so nothing was done")
     return Refused((), f"{said} answered in time, so nothing was done")
 

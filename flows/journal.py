@@ -70,6 +70,13 @@ class SaidAboutFailure(Said):
     choice: Choice
 
 
+class SaidOverride(Said):
+    """One of two people who let the run pass a fence that does not hold; `failover override` alone says so."""
+
+    kind: Literal["override"] = "override"
+    step: str
+
+
 class SaidStop(Said):
     """Stop in good order."""
 
@@ -82,7 +89,7 @@ class SaidNote(Said):
     kind: Literal["note"] = "note"
 
 
-InboxEntry = SaidAboutGate | SaidAboutFailure | SaidStop | SaidNote
+InboxEntry = SaidAboutGate | SaidAboutFailure | SaidOverride | SaidStop | SaidNote
 ANY_ENTRY: TypeAdapter[InboxEntry] = TypeAdapter(Annotated[InboxEntry, Field(discriminator="kind")])
 
 

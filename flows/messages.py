@@ -34,6 +34,7 @@ class Look:
     underway: bool = False
     refuse: str | None = None
     describe: str = ""
+    retreats: bool = False
     ends: str | None = None
     target: str = ""
     steady: Steady = field(default_factory=Steady)

@@ -7,6 +7,7 @@ from typing import Any
 
 from flows.clock import recovery_deadline
 from flows.events import GateOpened, Status, StepFinished
+from flows.fencing import warnings
 from flows.forecast import forecast, people_budget
 from flows.losses import loss_behind, tell_loss
 from flows.messages import Look, Revoke
@@ -48,8 +49,11 @@ def last_words(step: PlannedStep, attempt: Attempt) -> str:
     return f"not done after {step.timeout.total_seconds():g}s{hung}{seen}"
 
 
-def open_gate(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) -> None:
-    """Ask people, with the evidence that is known now; a gate that waits already is not asked again."""
+def open_gate(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None, again: str = "") -> None:
+    """Ask people, with the evidence that is known now; a gate that waits already is not asked again.
+
+    again: why the approval that was there does not count any more.
+    """
     record = turn.state.gate(gate.name)
     if record.waiting:
         return
@@ -58,15 +62,18 @@ def open_gate(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) 
     evidence = _evidence(turn, gate, step, look)
     if loss is not None:
         evidence = (*evidence[:1], tell_loss(turn, loss, deadline), *evidence[1:])
+    if again:
+        evidence = (f"asked again: {again}", *evidence)
     turn.write(
-        GateOpened(at=turn.now, gate=gate.name, question=gate.rule.title or step.title, covers=gate.covers,
+        GateOpened(at=turn.now, gate=gate.name, question=gate.rule.title or step.title, covers=gate.covers, again=again,
                    evidence=evidence, deadline=deadline, manual=step.manual is not None, loss=loss)
     )  # fmt: skip
 
 
 def _evidence(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None) -> tuple[str, ...]:
     """What will change, what is past undoing, what was found out, what waiting costs, what going costs."""
-    lines = [f"now: {look.describe}"] if look is not None and look.describe else []
+    lines = list(warnings(turn.state))
+    lines += [f"now: {look.describe}"] if look is not None and look.describe else []
     for name in gate.covers:
         other, change = turn.plan.by_id[name], change_type(turn.plan.by_id[name])
         if name != step.id and change is not None and turn.state.step(name).status is None:

@@ -141,7 +141,8 @@ def _doubt(rule: Approval, given: ApprovalGiven, opened: GateOpened, state: Exec
     asked = asked_of(opened, state.started)
     wrong = may_answer(rule, given.by, asked, given.given_at)
     if wrong is None and given.answer is Answer.approve:
-        wrong = not_accepted(asked.stake, given.accepts_loss, max(given.given_at, opened.at))
+        old = opened.at - given.given_at > rule.valid_for
+        wrong = "it is too old" if old else not_accepted(asked.stake, given.accepts_loss, max(given.given_at, opened.at))
     return f", which does not count: {wrong}" if wrong else ""
 
 

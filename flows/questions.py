@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from flows import gates
+from flows import gates, overrides
 from flows.attempts import send_look, wants_to_act
 from flows.events import (
     ApprovalGiven,
     Choice,
     DecisionClosed,
     DecisionOpened,
+    FenceOverridden,
     GateClosed,
     Noted,
+    OverrideGiven,
     Status,
     StepAgain,
     StepFinished,
     StopAsked,
 )
-from flows.journal import SaidAboutFailure, SaidAboutGate, SaidNote, SaidStop
+from flows.fencing import is_fence
+from flows.journal import SaidAboutFailure, SaidAboutGate, SaidNote, SaidOverride, SaidStop
 from flows.messages import Letter
 from flows.outcomes import failed, finish, last_words
 from flows.preflight import begin, holds
 from flows.preflight import open_gate as open_problems
 from flows.rollback import roll_back
 from flows.state import StepRecord
-from flows.turn import DECISION_TIMEOUT, GATE, Attempt, Phase, Turn
+from flows.turn import GATE, Attempt, Phase, Turn
 from runbooks.model import Mode
 from runbooks.plan import PREFLIGHT, PlannedStep
 
@@ -43,6 +46,11 @@ def take_letter(turn: Turn, letter: Letter) -> None:
             turn.write(
                 DecisionClosed(at=turn.now, step=said.step, choice=said.choice, by=said.by, reason=said.reason, entry=number)
             )
+        case SaidOverride() if is_fence(turn.plan, said.step):
+            turn.write(
+                OverrideGiven(at=turn.now, step=said.step, by=said.by, how=said.how, reason=said.reason,
+                              given_at=letter.received.at, entry=number)
+            )  # fmt: skip
         case SaidStop():
             turn.write(StopAsked(at=turn.now, by=said.by, reason=said.reason, entry=number))
         case SaidNote():
@@ -132,6 +140,30 @@ def expire(turn: Turn) -> None:
             )  # fmt: skip
 
 
+def judge_overrides(turn: Turn) -> None:
+    """Let a failed fence be passed where two people have said so; a level, so a crash loses nothing.
+
+    A gate's no is an answer and not a failure: it cannot be overridden.
+    """
+    if turn.plan.mode is Mode.dry_run or turn.stopping or turn.state.rollback is not None:
+        return
+    for name, said in turn.state.overrides.items():
+        record = turn.state.step(name)
+        if record.status is None or record.lets_go_on or record.code == GATE:
+            continue
+        passed = overrides.judge(said, record.failed_first, turn.now)
+        if passed is not None:
+            turn.write(FenceOverridden(at=turn.now, step=name, by=passed.by, reason=passed.reason))
+            decision = turn.state.decisions.get(name)
+            if decision is not None and decision.closed is None:
+                turn.write(DecisionClosed(at=turn.now, step=name, choice=Choice.skip, by=" and ".join(passed.by), reason=passed.reason))
+            detail = f"{overrides.loudly(passed.by, passed.reason)}, after: {record.detail}"
+            turn.write(
+                StepFinished(at=turn.now, step=name, attempt=record.attempt, status=Status.skipped, detail=detail,
+                             by=" and ".join(passed.by))
+            )  # fmt: skip
+
+
 def settle_failures(turn: Turn) -> None:
     """For every failure that holds something up: ask, or do what was decided. A level, so a crash loses nothing."""
     if turn.plan.mode is Mode.dry_run or turn.stopping or turn.state.rollback is not None:
@@ -148,7 +180,7 @@ def settle_failures(turn: Turn) -> None:
             options = (Choice.retry, Choice.skip, Choice.roll_back, Choice.abort)
             turn.write(
                 DecisionOpened(at=turn.now, step=step.id, reason=record.detail, options=options,
-                               default=Choice.abort, deadline=turn.now + DECISION_TIMEOUT)
+                               default=Choice.abort, deadline=turn.now + step.ask_timeout)
             )  # fmt: skip
         elif step.on_failure == "roll-back":
             roll_back(turn, "the runbook")

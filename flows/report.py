@@ -13,6 +13,7 @@ from typing import Any
 from flows.anchors import anchor_of
 from flows.clock import covered, people_spans, recovered_at, recovery_time
 from flows.events import ANY_EVENT, Acted, Event, Status, Verdict
+from flows.fencing import warnings
 from flows.forecast import source, time_for
 from flows.journal import Journal
 from flows.journal_chain import Row, examine
@@ -82,7 +83,7 @@ def build(source: Source, facts: Sequence[Fact] = ()) -> Report:
         warnings=tuple(Warned(at=one.at, verdict=one.verdict, recovery=one.recovery) for one in state.forecasts),
         lasting=_lasting(plan, state),
         refusals=tuple(f"{one.step}: {one.refused}" for one in events if isinstance(one, Acted) and one.refused),
-        interventions=interventions(events), unleased=unleased(events),
+        interventions=interventions(events), overridden=warnings(state), unleased=unleased(events), preflight=_preflight(state),
         history="budgets only" if history is None else f"{history.executions} earlier executions", facts=tuple(facts),
     )  # fmt: skip
 
@@ -192,6 +193,11 @@ def _answers(state: ExecutionState) -> tuple[Said, ...]:
         for name, one in state.decisions.items()
         if one.closed is not None
     ]
+    said += [
+        Said(gate=f"override of fence {name}", answer="override", by=one.by, how=one.how, reason=one.reason, at=one.given_at)
+        for name, words in state.overrides.items()
+        for one in words
+    ]
     return tuple(sorted(said, key=lambda one: one.at))
 
 
@@ -213,6 +219,12 @@ def _plain(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _preflight(state: ExecutionState) -> tuple[str, ...]:
+    """What the looks before the first change found that was not as it should be."""
+    checks = state.preflight.checks if state.preflight is not None else ()
+    return tuple(f"{one.result}: {one}" for one in checks if one.result != "ok")
 
 
 def _lasting(plan: Plan, state: ExecutionState) -> tuple[Lasting, ...]:

@@ -28,7 +28,7 @@ def html(report: Report) -> str:
     """The whole page."""
     body = [
         _head(report), _figures(report), _parts(report), _timeline(report), _forecast(report), _gates(report), _fences(report),
-        _answers(report), _loss(report), _lasting(report), _run(report), _seal(report),
+        _preflight(report), _answers(report), _loss(report), _lasting(report), _run(report), _seal(report),
     ]  # fmt: skip
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -47,7 +47,7 @@ def _head(report: Report) -> str:
     why = f" Reason: {e(report.reason)}." if report.reason else ""
     said = f'<p class="say {_tone(report.verdict)}">{e(report.detail)}</p>' if report.detail not in {"", report.verdict} else ""
     until = "still going on at" if report.verdict in NOT_YET else "until"
-    bad = [*(f"The journal is not intact: {one}" for one in report.seal.problems), *report.unleased]
+    bad = [*(f"The journal is not intact: {one}" for one in report.seal.problems), *report.unleased, *report.overridden]
     broken = "".join(f'<p class="say bad">{e(one)}</p>' for one in bad)
     return (
         f'<header><span class="badge {_tone(report.verdict)}">{e(report.verdict)}</span><span class="mode">{e(report.mode)}</span>'
@@ -211,6 +211,11 @@ def _run(report: Report) -> str:
         return ""
     rows = [(clock(one.at), e(one.what), e(one.by) or "-", e(one.reason)) for one in report.interventions]
     return _section("Stops, takeovers and notes", _table(("at (UTC)", "what", "by", "why"), rows, ""))
+
+
+def _preflight(report: Report) -> str:
+    lines = "".join(f"<li>{e(one)}</li>" for one in report.preflight)
+    return _section("Found before the first change", f"<ul>{lines}</ul>") if lines else ""
 
 
 def _seal(report: Report) -> str:

@@ -216,6 +216,10 @@ class Report(Frozen):
     expectations: tuple[Expectation, ...]
     warnings: tuple[Warned, ...]
     lasting: tuple[Lasting, ...]
+    overridden: tuple[str, ...]
+    """Fences that people overrode, who and why: it stands above everything else."""
+    preflight: tuple[str, ...]
+    """Problems, and what could not be asked, before the first change."""
     refusals: tuple[str, ...]
     interventions: tuple[Intervention, ...]
     unleased: tuple[str, ...]

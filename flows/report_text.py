@@ -93,10 +93,10 @@ def markdown(report: Report) -> str:
         f"started {report.started:%Y-%m-%d %H:%M:%S} UTC by {_plain(report.initiator)} ({_plain(report.channel)})"
         + (f": {_plain(report.reason)}" if report.reason else "") + ".",
         "",
+        *(f"**{_plain(one)}**\n" for one in (*report.overridden, *report.unleased)),
         *recovery_lines(report),
         *loss_lines(report),
         "",
-        *(f"**{_plain(one)}**\n" for one in report.unleased),
         "## Timeline",
         "",
         *markdown_table(timeline_rows(report)),
@@ -161,6 +161,7 @@ def _lists(report: Report) -> list[str]:
     lines = []
     run = [f"{clock(one.at)} {one.what}{' by ' + one.by if one.by else ''}: {one.reason}" for one in report.interventions]
     for title, texts in (
+        ("Preflight", report.preflight),
         ("Not undone", [f"{one.step}: {one.why}" for one in report.lasting]),
         ("Calls that were refused", report.refusals),
         ("Stops, takeovers and notes", run),

@@ -8,6 +8,7 @@ from flows.events import RollbackStarted, Status, StepFinished, Undoing
 from flows.messages import DoUndo, Revoke, UndoReturned
 from flows.rules import rollback_order
 from flows.turn import Phase, Turn
+from runbooks.plan import change_type
 
 
 def roll_back(turn: Turn, by: str) -> None:
@@ -20,7 +21,8 @@ def roll_back(turn: Turn, by: str) -> None:
 def continue_rollback(turn: Turn) -> None:
     """Undo the next change once everything that acted was observed."""
     for name, attempt in list(turn.core.attempts.items()):
-        if attempt.phase is Phase.gated or (attempt.phase is Phase.looking and not turn.state.step(name).acting):
+        untouched = attempt.phase is Phase.looking and not turn.state.step(name).acting
+        if attempt.phase is Phase.gated or untouched or _between_phases(turn, name):
             turn.set(name, None)
             turn.commands.append(Revoke(name, attempt.number, "rolling back"))
     if turn.core.attempts or turn.core.undoing is not None or turn.stopping or turn.state.rollback is None:
@@ -32,6 +34,14 @@ def continue_rollback(turn: Turn) -> None:
             turn.core = replace(turn.core, undoing=name)
             turn.commands.append(DoUndo(name, record.before))
             return
+
+
+def _between_phases(turn: Turn, name: str) -> bool:
+    """Whether a phased change has acted, was seen since, and only waits to go on: it would wait for minutes."""
+    change, attempt = change_type(turn.plan.by_id[name]), turn.core.attempts[name]
+    if change is None or not change.phased or attempt.phase is not Phase.verifying or attempt.busy:
+        return False
+    return attempt.seen is not None and (attempt.last_act is None or attempt.seen.at > attempt.last_act)
 
 
 def undone(turn: Turn, message: UndoReturned) -> None:

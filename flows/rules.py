@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from flows.events import Status, Verdict
+from flows.fencing import warnings
 from flows.state import ExecutionState
 from runbooks.model import Approval, Mode
 from runbooks.plan import PREFLIGHT, Condition, GateRule, Plan, PlannedStep, change_type, is_change
 from runbooks.references import Reference
+from tasks.durations import LONGEST
 
 
 def condition_holds(condition: Condition, state: ExecutionState, plan: Plan) -> bool:
@@ -30,7 +32,7 @@ def output_value(reference: Reference, state: ExecutionState) -> Any:
 
 def manual_gate(step: PlannedStep) -> GateRule:
     """The question of a manual step: it is a gate of the step's own name, and saying yes means 'I did it'."""
-    rule = Approval(title=step.manual, timeout=step.timeout)
+    rule = Approval(title=step.manual, timeout=step.timeout, valid_for=LONGEST)  # what was done by hand stays done
     return GateRule(name=step.id, step=step.id, covers=(), rule=rule)
 
 
@@ -87,6 +89,11 @@ def rollback_order(plan: Plan, state: ExecutionState) -> tuple[tuple[str, ...], 
 
 def verdict_of(plan: Plan, state: ExecutionState) -> tuple[Verdict, str]:
     """What became of an execution in which nothing more will happen, and the sentence that says why."""
+    verdict, detail = _verdict_of(plan, state)
+    return verdict, "; ".join((*warnings(state), detail))
+
+
+def _verdict_of(plan: Plan, state: ExecutionState) -> tuple[Verdict, str]:
     by_status: dict[Status, list[str]] = {}
     for step in plan.steps:
         status = state.step(step.id).status

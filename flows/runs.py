@@ -131,7 +131,7 @@ def resume(
         rows = journal.read(execution)  # again: it may have gone on while we waited
         state = fold(event for _, event in rows)
     now = clock.now()
-    again = tuple(step.id for step in plan.steps if _goes_again(state, step.id))
+    again = tuple(step.id for step in plan.steps if _goes_again(plan, state, step.id))
     events: list[Event] = [
         Resumed(at=now, version=our_version(), by=by, host=holder.host, pid=holder.pid, boot=holder.boot, again=again)
     ]
@@ -178,9 +178,12 @@ def replan(state: ExecutionState) -> Plan:
     return plan
 
 
-def _goes_again(state: ExecutionState, step: str) -> bool:
+def _goes_again(plan: Plan, state: ExecutionState, step: str) -> bool:
     """A failure starts again unless it was accepted; so does what a person's or nobody's no held back."""
     record = state.step(step)
+    if record.overridden:  # the word is taken back as long as nobody built on it: the fence is tried again first
+        leaning = [state.step(one.id).status for one in plan.steps if step in one.fenced_by]
+        return not all(status in {Status.done, Status.already} for status in leaning)
     bad = record.status in {Status.failed, Status.timed_out, Status.errored, Status.refused}
     return bad and not record.accepted
 

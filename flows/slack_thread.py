@@ -15,8 +15,8 @@ from flows.slack_text import fit, units
 from flows.watching import Question, line, questions
 
 _TOLD = (
-    e.Resumed, e.Override, e.StepFinished, e.ApprovalGiven, e.GateClosed, e.DecisionClosed, e.Forecasted, e.StopAsked,
-    e.RollbackStarted, e.Interrupted, e.Noted,
+    e.Resumed, e.Override, e.StepFinished, e.ApprovalGiven, e.GateClosed, e.DecisionClosed, e.OverrideGiven, e.FenceOverridden,
+    e.Forecasted, e.StopAsked, e.RollbackStarted, e.Interrupted, e.Noted,
 )  # fmt: skip
 LINES, LINE, ROOM = 25, 600, 2800
 """What one message joins when much happened within a second: lines, the length of each, and of all."""

@@ -16,12 +16,14 @@ from flows.events import (
     Event,
     ExecutionFinished,
     ExecutionStarted,
+    FenceOverridden,
     Forecasted,
     GateClosed,
     GateOpened,
     HistoryLearned,
     Interrupted,
     Marked,
+    OverrideGiven,
     Preflighted,
     Resumed,
     RollbackStarted,
@@ -33,6 +35,7 @@ from flows.events import (
     Undoing,
     Verdict,
 )
+from flows.overrides import loudly
 from runbooks.plan import PREFLIGHT
 from tasks.contract import Loss, Mark
 
@@ -57,12 +60,18 @@ class StepRecord:
     acting: bool = False
     """A change was announced and may have left: its effect is ours, or in doubt."""
     acted_at: datetime | None = None
+    advanced_at: datetime | None = None
+    """As `acted_at`, not counting acts that only took back what this step did."""
     before: Mapping[str, Any] | None = None
     """The first one announced: undo goes back to it."""
     announced: Mapping[str, Any] | None = None
     """The last one announced: what a phased change goes on from after a crash. None when it has ended."""
     describe: str = ""
     undoing: bool = False
+    failed_first: datetime | None = None
+    """When it was first seen to fail; nothing that people say of its failure can be older."""
+    overridden: str = ""
+    """Of a fence: the sentence that says who let the run pass it and why; empty: nobody did."""
     undone: bool = False
     """Undoing was tried and came to an end, well or not."""
 
@@ -114,6 +123,8 @@ class ExecutionState:
     steps: Mapping[str, StepRecord] = field(default_factory=dict)
     gates: Mapping[str, GateRecord] = field(default_factory=dict)
     decisions: Mapping[str, DecisionRecord] = field(default_factory=dict)
+    overrides: Mapping[str, tuple[OverrideGiven, ...]] = field(default_factory=dict)
+    """What people said about fences that do not hold, by step."""
     marks: Mapping[Mark, datetime] = field(default_factory=dict)
     forecasts: tuple[Forecasted, ...] = ()
     preflight: Preflighted | None = None
@@ -168,7 +179,7 @@ def apply(state: ExecutionState, event: Event) -> ExecutionState:
     match event:
         case ExecutionStarted():
             return replace(state, started=event)
-        case StepStarted() | Acting() | Acted() | StepFinished() | StepAgain() | Undoing():
+        case StepStarted() | Acting() | Acted() | StepFinished() | StepAgain() | Undoing() | FenceOverridden():
             return replace(state, steps=_with(state.steps, event.step, _step(state.step(event.step), event)))
         case GateOpened() | ApprovalGiven() | GateClosed():
             gates = _with(state.gates, event.gate, _gate(state.gate(event.gate), event))
@@ -178,6 +189,8 @@ def apply(state: ExecutionState, event: Event) -> ExecutionState:
         case DecisionClosed():
             known = replace(state.decisions[event.step], closed=event)
             return replace(state, decisions=_with(state.decisions, event.step, known))
+        case OverrideGiven():
+            return replace(state, overrides=_with(state.overrides, event.step, (*state.overrides.get(event.step, ()), event)))
         case Marked():
             return state if event.mark in state.marks else replace(state, marks={**state.marks, event.mark: event.when})
         case Forecasted():
@@ -201,29 +214,33 @@ def apply(state: ExecutionState, event: Event) -> ExecutionState:
 
 
 def _step(
-    record: StepRecord, event: StepStarted | Acting | Acted | StepFinished | StepAgain | Undoing
+    record: StepRecord, event: StepStarted | Acting | Acted | StepFinished | StepAgain | Undoing | FenceOverridden
 ) -> StepRecord:
     match event:
         case StepStarted():
             first = record.first_started or event.at
-            return replace(record, attempt=event.attempt, started=event.at, first_started=first, status=None, finished=None)
+            return replace(record, attempt=event.attempt, started=event.at, first_started=first, status=None, finished=None, overridden="")
         case Acting():
             before = record.before if record.before is not None else event.before
             return replace(
-                record, acting=True, before=before, announced=event.before, describe=event.describe, acted_at=event.at
-            )
+                record, acting=True, before=before, announced=event.before, describe=event.describe, acted_at=event.at,
+                advanced_at=record.advanced_at if event.retreats else event.at,
+            )  # fmt: skip
         case Acted():
             return record
         case StepFinished():
             output = event.output if event.output is not None else record.output
+            bad = not event.status.lets_go_on
             return replace(
                 record, status=event.status, detail=event.detail, code=event.code, output=output,
                 accepted=event.accepted, ends=event.ends, finished=event.at, loss=event.loss or record.loss, undoing=False,
-                announced=None,
-                undone=record.undone or record.undoing,
+                announced=None, undone=record.undone or record.undoing,
+                failed_first=record.failed_first or (event.at if bad else None),
             )  # fmt: skip
         case StepAgain():
             return replace(record, status=None, finished=None, accepted=False)
+        case FenceOverridden():
+            return replace(record, overridden=loudly(event.by, event.reason))
         case Undoing():
             return replace(record, undoing=True)
 
@@ -246,7 +263,7 @@ def _resumed(state: ExecutionState, event: Resumed) -> ExecutionState:
     """
     steps = {**state.steps}
     for name in event.again:
-        steps[name] = replace(state.step(name), status=None, finished=None, accepted=False)
+        steps[name] = replace(state.step(name), status=None, finished=None, accepted=False, overridden="")
     gates = {}
     for name, record in state.gates.items():
         if name == PREFLIGHT:  # what was accepted is not what the next look may find

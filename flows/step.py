@@ -34,6 +34,8 @@ class Work:
     fences: Mapping[str, Action[Any]]
     missing_fences: tuple[str, ...] = ()
     """Fence steps that did not succeed in this execution."""
+    overridden: tuple[str, ...] = ()
+    """Fence steps that do not hold and that two people let it pass (flows/overrides.py); they are not looked at."""
     reads_only: bool = False
     """A dry run or a simulated step: what a look would leave behind must not happen either."""
     permit: Callable[[], None] = lambda: None
@@ -68,7 +70,7 @@ def _look(work: Work, earlier: Seen[Any] | None, *, acted: bool, now: Callable[[
         return replace(told, target=action.target)
     return replace(
         told, target=action.target, underway=action.underway(state), refuse=action.refuse(state),
-        describe=action.describe(state),
+        describe=action.describe(state), retreats=action.retreats(state),
     )  # fmt: skip
 
 
@@ -101,10 +103,10 @@ def undo(work: Work, before: Mapping[str, Any]) -> Failure | None:
 
 
 def _demand_fences(work: Work) -> None:
-    """Raise ActionFailed unless every fence before this step succeeded and holds now."""
+    """Raise ActionFailed unless every fence before this step succeeded and holds now, or was overridden by two people."""
     if work.missing_fences:
         raise ActionFailed(f"fence {', '.join(work.missing_fences)} is not in place, so nothing may be promoted", code="unfenced")
-    if not work.fences:
+    if not work.fences and not work.overridden:
         raise ActionFailed("no fence stands before it, so nothing may be promoted", code="unfenced")
     for name, fence in work.fences.items():
         state = fence.observe(work.clients)

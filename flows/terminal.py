@@ -128,6 +128,7 @@ class Screen:
         runbook = self.engine.plan.runbook
         head = Text.assemble(
             (f" {runbook.title} ", "bold"), f" {runbook.name}  {self.engine.plan.mode.value}  {self.engine.execution}\n ",
+            *((f"!!! {one}\n ", "bold white on red") for one in shown.warnings),
             (shown.clock, "bold red" if shown.late else "bold green"), "\n",
             f" now: {', '.join(shown.now) or '-'}   next: {', '.join(shown.next) or '-'}",
         )  # fmt: skip

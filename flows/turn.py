@@ -16,8 +16,6 @@ from runbooks.model import Mode
 from runbooks.plan import GateRule, Plan, PlannedStep
 from tasks.contract import Seen
 
-DECISION_TIMEOUT = timedelta(minutes=15)
-"""How long a failed step waits for a person; then the execution ends without going on."""
 GATE = "gate"
 """Code of a refusal that came from people: it is an answer, so nobody is asked again."""
 

@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 
 from flows.clock import recovered_at, recovery_deadline
 from flows.events import Answer, Choice, Event, Status
+from flows.fencing import warnings
 from flows.forecast import forecast
 from flows.gates import asked_of, not_accepted, show_accepted
+from flows.overrides import loudly
 from flows.state import ExecutionState, GateRecord, StepRecord
 from runbooks.model import Mode
 from runbooks.plan import Plan, PlannedStep
@@ -48,6 +50,8 @@ class StepView:
 class View:
     """Everything on the screen, at one moment."""
 
+    warnings: tuple[str, ...]
+    """Fences that people overrode: above everything else."""
     clock: str
     """Time since the impact, what is left of the RTO, the forecast."""
     late: bool
@@ -67,7 +71,7 @@ def view(plan: Plan, state: ExecutionState, at: datetime, last_seen: Mapping[str
     ]  # fmt: skip
     clock, late = _clock(plan, state, at)
     steps = tuple(_line(step, state, at, last_seen.get(step.id, "")) for step in plan.steps)
-    return View(clock, late, tuple(running), tuple(after), questions(state), steps)
+    return View(warnings(state), clock, late, tuple(running), tuple(after), questions(state), steps)
 
 
 def questions(state: ExecutionState) -> tuple[Question, ...]:
@@ -166,6 +170,10 @@ def line(event: Event) -> str | None:
             return f"{event.step} FAILED: {event.reason}; decide {options} (until {event.deadline:%H:%M:%S} UTC, else {event.default.value})"
         case e.DecisionClosed():
             return f"{event.step}: {event.by} decides {event.choice.value}{': ' + event.reason if event.reason else ''}"
+        case e.OverrideGiven():
+            return f"{event.step}: {event.by} would pass this fence unfenced: {event.reason}"
+        case e.FenceOverridden():
+            return f"{event.step}: {loudly(event.by, event.reason)}"
         case e.Marked():
             return f"{event.mark.value} at {event.when:%H:%M:%S.%f} UTC"[:-7] + " UTC"
         case e.Forecasted():

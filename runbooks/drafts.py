@@ -173,7 +173,9 @@ def draft(index: int, step: Step, mode: Mode, values: Values) -> Draft:
         findings.warn(
             (*path, "timeout"), "is shorter than the budget, so the step never has its whole budget", key=True
         )
-    for name, time in (("budget", step.budget), ("timeout", step.timeout)):
+    if step.ask_timeout is not None and found.on_failure != "ask":
+        findings.warn((*path, "ask_timeout"), f"nobody is asked, because on_failure is {found.on_failure}", key=True)
+    for name, time in (("budget", step.budget), ("timeout", step.timeout), ("ask_timeout", step.ask_timeout)):
         if time is not None and time <= timedelta(0):
             findings.add((*path, name), "must be longer than 0s")
     return found

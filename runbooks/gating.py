@@ -77,8 +77,9 @@ def _check_rule(gate: GateRule, path: Path, board: Board) -> None:
         board.findings.warn(
             (*path, "budget"), "is longer than the gate's timeout, so people never have the whole of it", key=True
         )
-    if rule.timeout.total_seconds() <= 0:
-        board.add((*path, "timeout"), "must be longer than 0s")
+    for name, time in (("timeout", rule.timeout), ("valid_for", rule.valid_for)):
+        if time.total_seconds() <= 0:
+            board.add((*path, name), "must be longer than 0s")
 
 
 def is_reversible(draft: Draft) -> bool:

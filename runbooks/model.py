@@ -101,6 +101,10 @@ class Approval(Part):
     quorum: int = Field(1, ge=1, le=20, description="How many different people must approve; one deny refuses.")
     exclude_initiator: bool = Field(False, description="Whether the person who started the run may not approve.")
     timeout: Duration = Field(timedelta(minutes=15), description="How long to wait for an answer.")
+    valid_for: Duration = Field(
+        timedelta(hours=1),
+        description="How long an approval counts until a covered step acts, or acts again; after that people are asked again.",
+    )
     on_timeout: Literal["refuse", "proceed"] = Field(
         "refuse", description="What silence means; proceed only over reversible changes."
     )
@@ -147,6 +151,9 @@ class Step(Part):
     retry: Retry | None = Field(None, description="How acts are tried again; 3 acts, 1s, doubling, when missing.")
     on_failure: str | None = Field(
         None, description="ask, halt, continue, roll-back, or the id of a step to go to. Default: ask; fences halt."
+    )
+    ask_timeout: Duration | None = Field(
+        None, description="With on_failure: ask: how long to wait for an answer, then it is abort. 15m when missing."
     )
     drill: Literal["run", "simulate", "skip"] = Field(
         "run", description="In a drill: run it on drill targets, only look and describe it, or leave it out."

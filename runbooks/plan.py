@@ -22,6 +22,8 @@ from tasks.contract import Action, ActionType, Change, Kind, kind_of
 
 PREFLIGHT = "preflight"
 """The engine's own gate, which opens when a look before the first change found problems; no runbook may use the name."""
+ASK_TIMEOUT = timedelta(minutes=15)
+"""How long a failed step waits for a person when the runbook does not say."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class PlannedStep:
     drill: Literal["run", "simulate", "skip"]
     fenced_by: tuple[str, ...]
     """For a step that makes a writer: the fences before it, which must hold right before it acts."""
+    ask_timeout: timedelta = ASK_TIMEOUT
+    """How long people are waited for when it failed and `on_failure` is ask; then the execution goes no further."""
 
     def action_so_far(self, look_up: Callable[[Reference], Any]) -> Action[Any] | None:
         """Build the action without the optional inputs that cannot be looked up yet; None when that is not possible."""

@@ -22,7 +22,7 @@ from runbooks.gating import check_gates
 from runbooks.inputs import read_inputs
 from runbooks.loader import Loaded
 from runbooks.model import InputType, Mode, Retry
-from runbooks.plan import Plan, PlannedStep
+from runbooks.plan import ASK_TIMEOUT, Plan, PlannedStep
 from runbooks.problems import Problem, RunbookError
 from runbooks.references import Reference
 from runbooks.stray import check_stray_references
@@ -230,4 +230,5 @@ def _planned(one: Draft, loaded: Loaded) -> PlannedStep:
         handles=tuple(one.handles),
         drill=one.step.drill,
         fenced_by=one.fenced_by,
+        ask_timeout=ASK_TIMEOUT if one.step.ask_timeout is None else one.step.ask_timeout,
     )

@@ -302,6 +302,10 @@ class Change(Action[StateT]):
         """Pure: why acting on this state would be wrong (not eligible, max size below wanted), or None."""
         return None
 
+    def retreats(self, state: StateT) -> bool:
+        """Pure: the act that comes next only takes back what this step did: an approval does not age for it."""
+        return False
+
     def undo(self, before: StateT, clients: Clients) -> None:
         """Bring `before` back, from journaled data only; runs in another process, perhaps hours later."""
         raise ActionFailed(f"{self.name} cannot be undone")

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.clients import Clients, Late
 from tasks.errors import ActionFailed
+from tasks.fence_calls import call
+from tasks.path_isolation import IsolatePath, close_path, look_at_path
 from tasks.postgres_fence import ByCommand, ByControl, Fence, Fencing, HostState
 from tasks.postgres_knock import knock
 from tasks.postgres_server import asking
+from tasks.self_fence import SelfFence, close_lease, expired, look_at_lease, told
 
 if TYPE_CHECKING:
     from tasks.postgres_server import Server
@@ -51,18 +54,35 @@ class NoSession:
     code: str
 
 
+_Answer = Node | NoSession | Exception | Late
+
+
 def look(step: Fence, clients: Clients) -> Fencing:
     """Ask the node and the one who can stop it; raises ActionFailed where neither could be asked."""
     key = f"node {step.node.name}"
     answer = clients.parallel({key: lambda: _ask_node(step.node, clients)}, step.patience)[key]
     if isinstance(answer, Exception) and not isinstance(answer, ActionFailed):
         raise answer
+    try:
+        seen = _look_by_method(step, answer, clients)
+    except ActionFailed as error:
+        if step.if_unreachable == "refuse":
+            raise
+        seen = _unknown(step, answer, error)
+    if step.self_fence is not None and not seen.holds:
+        return _look_at_lease(step.self_fence, seen, clients)
+    if step.isolate_path is not None and not seen.holds:
+        return _look_at_path(step, step.isolate_path, seen, clients)
+    return seen
+
+
+def _look_by_method(step: Fence, answer: _Answer, clients: Clients) -> Fencing:
     node = answer if isinstance(answer, Node) else None
     said = _why(answer)
     if step.method.sql is not None:
         return _look_sql(step, node, said, clients)
-    state, stays_off, told = _ask_provider(step, clients)
     answers = isinstance(answer, Node | NoSession)
+    state, stays_off, told = _ask_provider(step, clients)
     return Fencing(
         method=step.method.kind,
         reachable=answers,
@@ -73,8 +93,56 @@ def look(step: Fence, clients: Clients) -> Fencing:
     )
 
 
+def _unknown(step: Fence, answer: _Answer, error: ActionFailed) -> Fencing:
+    """What is left where its method could not be asked: only whether the node answers."""
+    return Fencing(
+        method=step.method.kind,
+        reachable=isinstance(answer, Node | NoSession),
+        state="unknown",
+        stays_off=False,
+        evidence=f"{step.node.name}: {error.reason}, it {_why(answer)}",
+        **_of(answer if isinstance(answer, Node) else None),
+    )
+
+
+def _look_at_lease(declared: SelfFence, seen: Fencing, clients: Clients) -> Fencing:
+    """Take the node's lease for evidence. A node that answers is not fenced by it, whatever the lease says."""
+    lease = look_at_lease(declared, clients)
+    state = seen.state
+    if lease.closed and not seen.reachable and lease.ttl <= declared.ttl.total_seconds():
+        state = "self-fenced" if expired(declared, lease) else "stopping"
+    return seen.model_copy(
+        update={
+            "state": state,
+            "stays_off": seen.stays_off or state == "self-fenced",
+            "lease_closed": lease.closed,
+            "lease_silent_for": lease.silent_for,
+            "evidence": f"{seen.evidence}; {told(declared, lease)}",
+        }
+    )
+
+
+def _look_at_path(step: Fence, declared: IsolatePath, seen: Fencing, clients: Clients) -> Fencing:
+    """Take its clients' way for evidence: closed for good by its owner, and no client's try gets an answer."""
+    isolation = look_at_path(declared, step.patience, clients)
+    update = {"evidence": f"{seen.evidence}; {isolation.told}"}
+    return seen.model_copy(update=update | ({"state": "isolated", "stays_off": True} if isolation.holds else {}))
+
+
 def fence(step: Fence, clients: Clients) -> None:
-    """Stop the node, or make it reject its clients."""
+    """Stop the node, or make it reject its clients; where something else counts as well, do that too."""
+    if step.self_fence is not None:
+        close_lease(step.self_fence, clients)  # first: from here on its time runs, whatever the method takes
+    elif step.isolate_path is not None:
+        close_path(step.isolate_path, clients)
+    else:
+        _fence_by_method(step, clients)
+        return
+    with contextlib.suppress(ActionFailed):  # the look tells which of the two holds
+        _fence_by_method(step, clients)
+
+
+def _fence_by_method(step: Fence, clients: Clients) -> None:
     if step.method.control:
         _stop_by_control(step.method.control, clients)
     elif step.method.command:
@@ -141,7 +209,7 @@ def _node(server: Server, clients: Clients) -> Node:
     return Node(*row)
 
 
-def _why(answer: Node | NoSession | ActionFailed | Exception | Late) -> str:
+def _why(answer: _Answer) -> str:
     if isinstance(answer, Node):
         return "answers as a standby" if answer.in_recovery else "answers as a primary"
     if isinstance(answer, NoSession):
@@ -159,7 +227,7 @@ def _ask_provider(step: Fence, clients: Clients) -> tuple[HostState, bool, str]:
 
 
 def _ask_control(control: ByControl, clients: Clients) -> tuple[HostState, bool, str]:
-    answer = _call(control.url, "GET", clients)
+    answer = call(control.url, "GET", clients)
     try:
         body = answer.json()
         state = _HOST_STATES[body["state"]]
@@ -187,7 +255,7 @@ def _ask_command(command: ByCommand, clients: Clients) -> tuple[HostState, bool,
 
 
 def _stop_by_control(control: ByControl, clients: Clients) -> None:
-    _call(control.url.rstrip("/") + "/stop", "POST", clients)
+    call(control.url.rstrip("/") + "/stop", "POST", clients)
 
 
 def _stop_by_command(command: ByCommand, clients: Clients) -> None:
@@ -199,24 +267,6 @@ def _stop_by_command(command: ByCommand, clients: Clients) -> None:
             code=str(ended.returncode),
             retry=True,
         )
-
-
-def _call(url: str, method: str, clients: Clients) -> Any:
-    import httpx
-
-    try:
-        answer = clients.http().request(method, url, headers={"Connection": "close"})
-    except httpx.HTTPError as error:  # perhaps it was done and only the answer is lost: looking again tells
-        what = str(error) or type(error).__name__
-        raise ActionFailed(f"{method} {url} got no answer: {what}", attempted=f"{method} {url}", retry=True) from None
-    if answer.is_success:
-        return answer
-    raise ActionFailed(
-        f"{method} {url} was answered HTTP {answer.status_code}",
-        attempted=f"{method} {url}",
-        code=str(answer.status_code),
-        retry=answer.status_code in (409, 429) or answer.status_code >= 500,
-    )
 
 
 def _last(text: str) -> str:

@@ -10,9 +10,11 @@ from pydantic import Field, model_validator
 
 from tasks.clients import Clients
 from tasks.contract import Change, Duration, Frozen, Need, Plane, Seen
+from tasks.path_isolation import IsolatePath
 from tasks.postgres_server import Server
+from tasks.self_fence import SelfFence
 
-HostState = Literal["running", "frozen", "stopping", "stopped", "rejecting"]
+HostState = Literal["unknown", "running", "frozen", "stopping", "stopped", "rejecting", "self-fenced", "isolated"]
 
 
 class ByControl(Frozen):
@@ -79,20 +81,29 @@ class Fencing(Frozen):
     reachable: bool = Field(
         description="Whether a PostgreSQL still answers at the node's address, with a session or not."
     )
-    state: HostState = Field(description="running, frozen, stopping, stopped, or rejecting (sql: clients are refused).")
+    state: HostState = Field(
+        description="running, frozen, stopping, stopped, rejecting (sql: clients are refused), self-fenced (its lease ran "
+        "out), isolated (its clients' way is closed), or unknown (its provider could not be asked)."
+    )
     stays_off: bool = Field(description="Whether that survives a restart of the node.")
     system_id: str | None = Field(None, description="System identifier of the node, as far as it ever answered.")
     in_recovery: bool | None = Field(None, description="Whether the node is a standby; null: it did not answer.")
     sessions: int | None = Field(None, description="Client sessions on it that are not ours; null: not known.")
     shared_role: int = Field(0, description="sql: sessions of the engine's role that are not the engine's.")
     server_version: int | None = Field(None, description="Version of the node's PostgreSQL, such as 160014.")
+    lease_closed: bool | None = Field(None, description="self-fence: whether its lease can be renewed no more.")
+    lease_silent_for: float | None = Field(
+        None, description="self-fence: seconds since its lease was last renewed, by the lease service's clock."
+    )
     held_since: datetime | None = Field(None, description="First look of those in a row at which the fence held.")
     evidence: str = Field(description="How we know, in one line.")
 
     @property
     def holds(self) -> bool:
         """No write can be acknowledged by this node any more, not after a restart either."""
-        off = self.state in ("stopped", "rejecting") and self.stays_off
+        if self.state == "isolated":
+            return self.stays_off  # it may live and answer the engine: what counts is that no client hears it
+        off = self.state in ("stopped", "rejecting", "self-fenced") and self.stays_off
         return off and (not self.reachable or (self.state == "rejecting" and self.sessions == 0))
 
 
@@ -120,10 +131,23 @@ class Fence(Change[Fencing]):
         description="System identifier it must have where it answers.",
         examples=["${steps.replication.system_id}"],
     )
-    if_unreachable: Literal["refuse"] = Field(
-        "refuse", description="What counts when it can be neither reached nor fenced: nothing, so the step fails."
+    if_unreachable: Literal["refuse", "isolate-path", "self-fence"] = Field(
+        "refuse",
+        description="What counts when it can be neither reached nor fenced: nothing, so the step fails (refuse); that "
+        "every client's way to it is closed for good (isolate-path); or that its own watchdog has stopped it because its "
+        "lease ran out (self-fence).",
     )
+    isolate_path: IsolatePath | None = Field(None, description="The clients' way, for `if_unreachable: isolate-path`.")
+    self_fence: SelfFence | None = Field(None, description="The node's lease, for `if_unreachable: self-fence`.")
     patience: Duration = Field(timedelta(seconds=1), description="Longest wait for the node itself to answer.")
+
+    @model_validator(mode="after")
+    def _options_are_declared(self) -> Fence:
+        if (self.if_unreachable == "self-fence") != (self.self_fence is not None):
+            raise ValueError("if_unreachable: self-fence and `self_fence` (lease, ttl, skew, reset_by) need each other")
+        if (self.if_unreachable == "isolate-path") != (self.isolate_path is not None):
+            raise ValueError("if_unreachable: isolate-path and `isolate_path` (path, seen_by, own_side) need each other")
+        return self
 
     @property
     def target(self) -> str:
@@ -132,6 +156,25 @@ class Fence(Change[Fencing]):
 
     def by_hand(self) -> tuple[str, ...]:
         """Stop it for good, then see that it is stopped and stays so. Not done: do not promote."""
+        return (*self._otherwise_by_hand(), *self._method_by_hand())
+
+    def _otherwise_by_hand(self) -> tuple[str, ...]:
+        if self.isolate_path is not None:
+            path = self.isolate_path.path
+            return (
+                f"curl --fail -X POST {path.rstrip('/')}/close   # where it cannot be stopped as below",
+                f"curl --fail {path}   # then this must say closed and stays_closed",
+                *(f"{way.psql} -c 'SELECT 1'   # and this must get no answer" for way in self.isolate_path.seen_by),
+            )
+        if self.self_fence is None:
+            return ()
+        url, wait = self.self_fence.lease, self.self_fence.wait.total_seconds()
+        return (
+            f"curl --fail -X POST {url.rstrip('/')}/close   # where it cannot be stopped as below",
+            f"curl --fail {url}   # then this must say closed, and silent_for {wait:g} or more",
+        )
+
+    def _method_by_hand(self) -> tuple[str, ...]:
         if self.method.control is not None:
             url = self.method.control.url
             return (f"curl --fail -X POST {url}/stop", f"curl --fail {url}   # must say stopped, and that it stays off")
@@ -190,7 +233,9 @@ class Fence(Change[Fencing]):
             "sql": "reject its clients",
         }
         after = "rejecting" if self.method.sql else "stopped for good"
-        return f"fence {self.node.name}: {before.state} -> {after}, {how[self.method.kind]}"
+        return f"fence {self.node.name}: {before.state} -> {after}, {how[self.method.kind]}" + (
+            f", or wait {self.self_fence.wait.total_seconds():g}s for its own watchdog" if self.self_fence else ""
+        ) + (", or close its clients' way" if self.isolate_path else "")
 
     @property
     def _stop_command(self) -> str:

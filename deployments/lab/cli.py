@@ -28,6 +28,7 @@ def add_commands(parser: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     up.add_argument(
         "--supervise", action="store_true", help="start a killed PostgreSQL again after 1 s, as systemd can"
     )
+    up.add_argument("--watchdog", action="store_true", help="nodes that stop themselves when they cannot renew their lease")
     up.add_argument("--rate", type=_rate, default=20.0, metavar="N", help="orders a second (default 20)")
     up.add_argument("--no-traffic", action="store_true", help="no customers yet; `lab traffic start` sends them")
 
@@ -90,7 +91,7 @@ def _up(lab: Lab, given: argparse.Namespace) -> int:
     began = time.monotonic()
     if lab.running:
         return _up_already(lab, given)
-    lab.up(sync=given.sync, supervise=given.supervise, rate=given.rate, traffic=not given.no_traffic)
+    lab.up(sync=given.sync, supervise=given.supervise, watchdog=given.watchdog, rate=given.rate, traffic=not given.no_traffic)
     print(f"lab {lab.number} is up after {time.monotonic() - began:.1f} s")
     _print_addresses(lab)
     return OK

@@ -51,12 +51,12 @@ class Lab:
         except FileNotFoundError:
             raise LabError(f"lab {self.number}: is not up; `failover lab up` starts it") from None
 
-    def up(self, *, sync: bool = False, traffic: bool = True, rate: float = 20.0, supervise: bool = False) -> None:
+    def up(self, *, sync: bool = False, traffic: bool = True, rate: float = 20.0, supervise: bool = False, watchdog: bool = False) -> None:
         """Bring it up from nothing and return when all of it works; about 4 s. Fails if it is up already.
 
         An interrupt on the way leaves nothing behind.
         """
-        daemon.start(self.addresses, {"sync": sync, "traffic": traffic, "rate": rate, "supervise": supervise})
+        daemon.start(self.addresses, {"sync": sync, "traffic": traffic, "rate": rate, "supervise": supervise, "watchdog": watchdog})
 
     def down(self) -> list[str]:
         """End it and remove every trace, also of one that crashed or was half up. Return what had been left over."""

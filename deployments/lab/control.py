@@ -2,6 +2,8 @@
 
 GET  /status  /events  /traffic  /nodes/{name}  /slack
 POST /nodes/{name}/stop|start|release     /links/{node}/{way} {"state", "direction"}
+GET  /paths/{node}    POST /paths/{node}/close|open     the service's way to the node
+GET  /leases/{node}   POST /leases/{node}/renew|close|release
 POST /break {"node", "how"}   /heal   /reset   /traffic {"running"}
 POST /slack {"fault", "seconds", "times"}: fault is none, slow, rate-limit, drop or down
 400 not understood, 404 no such thing, 409 refused in the present state, 500 the lab could not.
@@ -66,6 +68,14 @@ async def handle(world: World, method: str, path: str, content: dict[str, Any]) 
             return world.status()
         case _, "slack":
             return await _slack(world, method, content)
+        case _, "leases", name, *verb:
+            if (told := world.watchdogs.ask(method, _name(name), verb)) is not None:
+                return told
+        case _, "paths", name, *verb:
+            if verb:
+                await world.database.close_way(_name(name), closed=_choice({"verb": verb[0]}, "verb", ("close", "open")) == "close")
+            closed = _name(name) in world.database.closed_ways
+            return {"closed": closed, "stays_closed": closed}
         case _, "nodes", name, *verb:
             return await _node(world, method, name, verb)
         case "POST", "links", name, way:
@@ -104,6 +114,7 @@ async def _node(world: World, method: str, name: str, verb: list[str]) -> Any:
             await database.start(node)
         case "POST", ["release"]:
             database.release(node)
+            world.watchdogs.leases[node].release()
         case _:
             raise NoSuchThing(f"{method} /nodes/{name}/{'/'.join(verb)}: no such thing")
     return world.status()["nodes"][node]

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final, Literal, TypeAlias, get_args
 
 from .addresses import NODES, WAYS, NodeName, Way, node_name, other
+from .admission import Admission
 from .errors import LabError, Refused
 from .events import EventLog
 from .link import Direction, Link, LinkState, dial
@@ -39,8 +40,10 @@ class Database:
         self._events = events
         self._supervise = supervise
         self._cuts: dict[tuple[NodeName, Way], Cut] = {(node, way): Cut() for node in NODES for way in WAYS}
+        self.closed_ways: set[NodeName] = set()
         self._links: dict[tuple[NodeName, Way], Link] = {}
         self.nodes: dict[NodeName, Node] = {}
+        self.admission = Admission(storage, self.nodes, events)
         self._rebuilding = False
         self._restarts: set[asyncio.Task[None]] = set()
         for name in NODES:
@@ -54,10 +57,12 @@ class Database:
         self._rebuilding = True
         try:
             for node in self.nodes.values():
+                self.admission.forget(node.name)
                 await node.kill()
             await asyncio.gather(*(asyncio.to_thread(self.storage.build, name) for name in NODES))
         finally:
             self._rebuilding = False
+        self.closed_ways.clear()
         for key in self._cuts:
             self._cuts[key] = Cut()
         for node in self.nodes.values():  # east first: a standby that misses its primary tries again after 5 s only
@@ -106,7 +111,10 @@ class Database:
         """Start a stopped node. Refused while it was powered off and not released."""
         node = self.nodes[name]
         async with node.lock:
+            if node.state == "stopped":
+                self.admission.close(name)
             await node.start()
+            await self.admission.admit(name)
         self._events.add("start", node=name)
 
     async def power_off(self, name: NodeName) -> None:
@@ -126,6 +134,12 @@ class Database:
         self._cuts[name, way] = cut
         self._events.add("link", node=name, way=way, state=cut.state, direction=cut.direction)
         await self._apply(name, way)
+
+    async def close_way(self, name: NodeName, *, closed: bool) -> None:
+        """Close the way on which clients reach the node, or open it; closed, it outlasts everything but a reset."""
+        (self.closed_ways.add if closed else self.closed_ways.discard)(name)
+        self._events.add("way-closed" if closed else "way-opened", node=name)
+        await self._apply(name, "service")
 
     def cuts(self, name: NodeName) -> dict[Way, Cut]:
         return {way: self._cuts[name, way] for way in WAYS}
@@ -147,6 +161,7 @@ class Database:
         for task in self._restarts:
             task.cancel()
         for node in self.nodes.values():
+            self.admission.forget(node.name)
             await node.kill()
         for link in self._links.values():
             await link.close()
@@ -161,7 +176,9 @@ class Database:
         """Silence on the network hides a dead node; nothing else does."""
         cut, link = self._cuts[name, way], self._links[name, way]
         state: LinkState = cut.state
-        if state in {"open", "reset"} and not self.nodes[name].reachable:
+        if way == "service" and name in self.closed_ways:
+            state = "refuse"  # by whoever owns the way, so no heal and no restart of the node opens it
+        elif state in {"open", "reset"} and not self.nodes[name].reachable:
             state = "refuse"
         await link.become(state, cut.direction)
 

@@ -44,6 +44,7 @@ primary_slot_name = '{name}'
 """
 
 _HBA = """
+include_if_exists closed.conf
 host all         all        127.0.0.0/8 scram-sha-256
 host replication replicator 127.0.0.0/8 scram-sha-256
 """
@@ -107,20 +108,20 @@ class Storage:
         data = self.data(node)
         shutil.rmtree(data.parent, ignore_errors=True)
         data.parent.mkdir(mode=0o700)
-        self._own(data.parent)
+        self.own(data.parent)
         self.binaries.run("cp", "-a", "--reflink=auto", str(self.clean), str(data))
         self._write_node(data, node)
         if node == NODES[1]:
             shutil.rmtree(data / "pg_replslot" / node)  # a base backup carries no slots
             (data / "standby.signal").touch()
-            self._own(data / "standby.signal")
+            self.own(data / "standby.signal")
 
     def _initdb(self) -> None:
         # initdb reads the password from a file that PostgreSQL's user must be able to open.
         file = self.folder / f"initdb-{secrets.token_hex(4)}"
         file.touch(mode=0o600)
         file.write_text(self.password)
-        self._own(file)
+        self.own(file)
         try:
             # fmt: off
             self.binaries.run(
@@ -152,8 +153,9 @@ class Storage:
         file.unlink(missing_ok=True)
         file.touch(mode=0o600)
         file.write_text(text)
-        self._own(file)
+        self.own(file)
 
-    def _own(self, path: Path) -> None:
+    def own(self, path: Path) -> None:
+        """Give a file to the user that PostgreSQL runs as."""
         if self.binaries.user:
             os.chown(path, self.binaries.user.uid, self.binaries.user.gid)

@@ -21,6 +21,7 @@ from .programs import MARK, Programs
 from .report import TRAFFIC_FILE
 from .slack_server import Fault, SlackServer
 from .storage import Storage
+from .watchdogs import Watchdogs
 from .web import call
 
 _PERIOD = 0.1  # seconds between two looks at the cloud
@@ -34,6 +35,7 @@ class Options:
 
     sync: bool = False
     supervise: bool = False
+    watchdog: bool = False
     traffic: bool = True
     rate: float = 20.0
 
@@ -50,6 +52,7 @@ class World:
         postgres = binaries.find({MARK: str(addresses.folder)})
         self._storage = Storage(addresses, postgres, addresses.folder / "nodes", password)
         self.database = Database(self._storage, programs, self.events, supervise=options.supervise)
+        self.watchdogs = Watchdogs(addresses, self.database, programs, self.events)
         self.fleet = Fleet(addresses, programs)
         self.slack = SlackServer(addresses.slack)
         self._zone: Zone | None = None
@@ -69,6 +72,7 @@ class World:
         self._programs.start("cloud", "cloud")
         await asyncio.to_thread(self._storage.create, sync=self.options.sync)
         await self.database.build()
+        await self.watchdogs.open(agents=self.options.watchdog)
         await self._flow()
         self.events.add("ready")
 
@@ -87,7 +91,9 @@ class World:
                 self._programs.start("cloud", "cloud")
             else:
                 await self._tell("/lab/reset", {})
+            await self.watchdogs.close()
             await self.database.build()
+            await self.watchdogs.open(agents=self.options.watchdog)
             (self.addresses.folder / TRAFFIC_FILE).unlink(missing_ok=True)
             await self._flow()
             self.events.add("reset-done")
@@ -99,17 +105,24 @@ class World:
         for balancer in self._balancers:
             await balancer.close()
         self._responder.close()
+        await self.watchdogs.close()
         await self.database.close()
         for child in list(self._programs.living.values()):
             await child.stop()
 
     async def heal(self) -> list[str]:
         async with self._changing:
+            await self.watchdogs.heal()
             return await self.database.heal()
 
     async def break_node(self, which: str, how: Any) -> tuple[NodeName, datetime]:
         async with self._changing:
-            return await self.database.break_node(which, how)
+            name, at = await self.database.break_node(which, how)
+            if how == "freeze":
+                self.watchdogs.freeze(name)
+            elif how == "disconnect":
+                await self.watchdogs.cut(name, "blackhole")
+            return name, at
 
     async def set_traffic(self, *, running: bool) -> None:
         """Let customers order, or send them away. What they recorded stays."""

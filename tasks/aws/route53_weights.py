@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tasks.aws.route53_zone import RecordChange, check_ttl, check_values, same
-from tasks.aws.weighted_sets import WHOLE, Next, RecordSet, Shift, Side, is_simple, show
+from tasks.aws.weighted_sets import WHOLE, Next, Shift, Side, is_simple, show
 from tasks.clients import Clients
 from tasks.contract import Duration, Plane, Seen
 from tasks.errors import ActionFailed
@@ -122,18 +122,15 @@ class ShiftWeights(RecordChange[Shift]):
         sets = {one.id: one for one in state.sets}
         if any(one.foreign for one in state.sets) or len(sets) != len(state.sets):
             return None
+        share: int | None = None
         if set(sets) == {None}:
-            return 0 if same(sets[None].values, self.old.values) else WHOLE if self._says_new(sets[None]) else None
-        if set(sets) != {self.old.id, self.new.id}:
-            return None
-        old, new = sets[self.old.id], sets[self.new.id]
-        if not self._says_new(new) or not same(old.values, self.old.values) or old.weight is None or new.weight is None:
-            return None
-        share = new.weight if old.weight + new.weight == WHOLE else None
+            (values,) = (one.values for one in state.sets)
+            share = 0 if same(values, self.old.values) else WHOLE if same(values, self.new.values) else None
+        elif set(sets) == {self.old.id, self.new.id}:
+            old, new = sets[self.old.id], sets[self.new.id]
+            ours = same(old.values, self.old.values) and same(new.values, self.new.values)
+            share = new.weight if ours and (old.weight or 0) + (new.weight or 0) == WHOLE else None
         return share if share in {0, *self.phases} else None
-
-    def _says_new(self, one: RecordSet) -> bool:
-        return same(one.values, self.new.values)
 
     def arrived(self, state: Shift) -> bool:
         """Route 53 is in sync and every name server answers one of what it may."""
@@ -164,6 +161,10 @@ class ShiftWeights(RecordChange[Shift]):
     def _gives_up(self, state: Shift) -> bool:
         """Only where nobody is hurt while people think: at home, or where the new side is seen to be well."""
         return self._spent(state) and (state.share == 0 or (self.arrived(state) and self.judged(state.recent).fit))
+
+    def retreats(self, state: Shift) -> bool:
+        """A phase that tripped is taken back."""
+        return state.verdict == "tripped"
 
     def underway(self, state: Shift) -> bool:
         """A change is on its way or a phase is soaked: the engine waits."""
@@ -209,7 +210,7 @@ class ShiftWeights(RecordChange[Shift]):
         elif since is None and self.arrived(state):
             since = now.at
         soaked = max(now.at - since, timedelta(0)) if since is not None else timedelta(0)
-        held = said.fit and since is not None and self.arrived(state) and soaked >= self._soak_at(state, share)
+        held = said.fit and since is not None and self.arrived(state) and soaked >= self._soak_at(state, share, known.trips)
         return state.model_copy(
             update={**here, "since": since, "soaked": soaked, "verdict": "held" if held else "soaking"}
         )
@@ -218,9 +219,9 @@ class ShiftWeights(RecordChange[Shift]):
         """What the stop rule says about these requests."""
         return judge(recent, Rule(self.limits, self.minimum, self.latest))
 
-    def _soak_at(self, state: Shift, share: int) -> timedelta:
-        """Before anybody was moved it is enough that the new side is well; else customers must have come."""
-        if share == 0 and not state.trips:
+    def _soak_at(self, state: Shift, share: int, trips: int) -> timedelta:
+        """Before anybody was moved it is enough that the new side is well; else customers must have come, or gone."""
+        if share == 0 and not trips:
             return timedelta(0)
         return max(self.soak, *(one.ttl or timedelta(0) for one in state.sets))
 
@@ -239,6 +240,8 @@ class ShiftWeights(RecordChange[Shift]):
         going = self.next_step(before) or self._would(share)
         if going.simple:
             return f"{name}: {show(before.sets)} -> simple {', '.join(self.new.values)}"
+        if going.share == share:
+            return f"{name}: {show(before.sets)}, to be held for {self.soak.total_seconds():g}s"
         moved = f"{self.new.id} {share} -> {going.share} of {WHOLE}, {self.old.id} {WHOLE - share} -> {WHOLE - going.share}"
         shape = f"; one simple record ({', '.join(before.sets[0].values)}) becomes two weighted ones" if is_simple(before) else ""
         back = f"; back, because of {before.because}" if before.verdict == "tripped" else ""

@@ -19,7 +19,9 @@ class Side(Frozen):
 
     id: str = Field(description="Set identifier of its record set.", min_length=1, max_length=128, examples=["east"])
     values: tuple[str, ...] = Field(
-        description="What its record set says: addresses, or one name.", min_length=1, examples=[["203.0.113.7"]]
+        description="What its record set says: an address or a name; Route 53's API reference allows one value.",
+        min_length=1,
+        examples=[["203.0.113.7"]],
     )
 
 

@@ -73,20 +73,27 @@ class Scene:
         finally:
             journal.close()
 
-    def wait_for_event(self, kind: str, step: str | None = None, seconds: float = 60) -> Event:
+    def wait_for_event(self, kind: str, step: str | None = None, seconds: float = 60, pause: float = 0.02) -> Event:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self.journal.exists():
                 for event in self.events() if self.started() else []:
                     if event.kind == kind and step in {None, getattr(event, "step", None), getattr(event, "gate", None)}:
                         return event
-            time.sleep(0.02)
+            time.sleep(pause)
         raise AssertionError(f"no {kind} of {step} within {seconds} s")
 
     def started(self) -> bool:
         journal = SqliteJournal(self.journal)
         try:
             return bool(journal.executions(1))
+        finally:
+            journal.close()
+
+    def execution(self) -> str:
+        journal = SqliteJournal(self.journal)
+        try:
+            return journal.executions(1)[0].execution
         finally:
             journal.close()
 

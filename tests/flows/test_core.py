@@ -220,6 +220,19 @@ def test_nobody_answering_a_failed_step_ends_the_run() -> None:
     assert any(isinstance(event, DecisionOpened) for event in sim.journal)
 
 
+def test_a_failed_step_waits_for_people_as_long_as_its_runbook_says() -> None:
+    plan = make_plan(step("a", Set, on_failure="ask", ask_timeout=timedelta(minutes=2)))
+    retry = SaidAboutFailure(step="a", choice=Choice.retry, by="kim")
+    in_time = World(fail_acts={"a": [failure()]})
+    assert Simulation(plan, in_time, letters=[(START + seconds(110), retry)]).run().verdict is Verdict.recovered
+    late = World(fail_acts={"a": [failure()]})
+    sim = Simulation(plan, late, letters=[(START + seconds(130), retry)])
+    assert sim.run().verdict is Verdict.failed
+    (asked,) = [event for event in sim.journal if isinstance(event, DecisionOpened)]
+    assert asked.deadline - asked.at == timedelta(minutes=2)
+    assert late.effects == []
+
+
 def test_rollback_never_goes_back_over_the_point_of_no_return() -> None:
     plan = make_plan(
         step("a", Set), step("fence", FenceOff, after=("a",)),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.events import Answer, ApprovalGiven
-from flows.gates import Approved, Asked, Refused, Waiting, judge, may_answer
+from flows.gates import Approved, Asked, Refused, Standing, Waiting, expired, judge, may_answer, oldest_word
 from runbooks.model import Approval, Mode
 
 OPENED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -73,6 +73,34 @@ def test_an_answer_after_the_deadline_does_not_count() -> None:
 
 def test_an_answer_before_the_gate_opened_counts() -> None:
     assert isinstance(decide(Approval(), said("kim", after=-5 * MINUTE), after=timedelta(0)), Approved)
+
+
+def test_an_approval_older_than_valid_for_counts_for_nothing_and_a_deny_does_not_age() -> None:
+    rule = Approval(valid_for=3 * MINUTE)
+    assert isinstance(decide(rule, said("kim", after=-MINUTE), after=2 * MINUTE), Approved)
+    assert isinstance(decide(rule, said("kim", after=-MINUTE), after=3 * MINUTE), Waiting)
+    assert isinstance(decide(rule, said("kim", Answer.deny, after=-60 * MINUTE)), Refused)
+
+
+def test_of_a_quorum_only_those_who_spoke_lately_count() -> None:
+    rule = Approval(quorum=2, valid_for=3 * MINUTE)
+    kim, bo = said("kim", after=MINUTE), said("bo", after=5 * MINUTE)
+    assert decide(rule, kim, bo, after=5 * MINUTE) == Waiting(1, OPENED + 10 * MINUTE)
+    assert isinstance(decide(rule, kim, bo, said("kim", after=6 * MINUTE), after=6 * MINUTE), Approved)
+
+
+def test_an_approval_that_opened_a_gate_expires_by_its_oldest_word() -> None:
+    rule = Approval(valid_for=10 * MINUTE)
+    closed = OPENED + 5 * MINUTE
+    given = oldest_word([said("kim", after=-MINUTE), said("kim"), said("BO", after=3 * MINUTE)], ("kim", "bo"), closed)
+    assert given == OPENED + MINUTE
+    assert oldest_word([], (), closed) == closed
+    standing = Standing(("kim", "bo"), given)
+    assert expired(rule, standing, given + 10 * MINUTE) is None
+    assert expired(rule, standing, given + 11 * MINUTE) is not None
+    assert expired(rule, Standing(("kim",), given, used=given + 9 * MINUTE), given + 19 * MINUTE) is None
+    assert expired(rule, Standing(("kim",), given, used=given + 9 * MINUTE), given + 20 * MINUTE) is not None
+    assert expired(rule, Standing((), given, preapproved=True), given + 100 * MINUTE) is None
 
 
 def test_preapproval_holds_only_in_its_mode() -> None:

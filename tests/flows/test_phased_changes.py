@@ -16,7 +16,7 @@ from flows.state import fold
 from runbooks.model import Approval, Mode
 from runbooks.plan import Plan
 from tasks.errors import ActionFailed
-from tests.flows.shifting import SOAK, Customers, customers, shift_plan
+from tests.flows.shifting import INPUTS, SOAK, Customers, customers, shift_plan
 from tests.flows.world import START, Crash, Simulation, World, make_plan, step
 
 PAUSE = timedelta(seconds=20)
@@ -160,6 +160,14 @@ def test_when_the_new_side_dies_for_good_everyone_is_home_before_people_are_aske
     check_soaks(there)
 
 
+def test_sent_home_by_a_trip_customers_stay_there_for_a_whole_soak() -> None:
+    there = world(fails_at={5: START + timedelta(seconds=4)})
+    assert Simulation(shift_plan(), there).run().verdict is Verdict.recovered
+    assert moves(there) == [(0, 5), (5, 0), *FORWARD]
+    _, back, again = [when for when, *_ in customers(there).moves][:3]
+    assert again - back >= SOAK
+
+
 def test_a_person_who_says_retry_gives_it_new_trips() -> None:
     there = world(fails_at={25: START + timedelta(minutes=2)})
     letters = [(START + timedelta(minutes=3), SaidAboutFailure(step="shift", choice=Choice.retry, by="kim"))]
@@ -205,6 +213,19 @@ def test_a_rollback_puts_back_what_was_before_the_first_phase() -> None:
     assert Simulation(plan, there).run().verdict is Verdict.rolled_back
     assert moves(there) == FORWARD
     assert customers(there).share is None
+
+
+def test_a_rollback_does_not_wait_for_a_soak_to_end() -> None:
+    there = world()
+    slow = {**INPUTS, "soak": "10m"}
+    failing = step("other", on_failure="roll-back", after=("wait",))
+    wait = step("wait", with_={"takes": 15.0}, after=())
+    there.fail_acts["other"] = [ActionFailed("no")]
+    plan = make_plan(*shift_plan(arguments=slow, timeout=timedelta(hours=1)).steps, wait, failing, rto=timedelta(hours=1))
+    assert Simulation(plan, there).run().verdict is Verdict.rolled_back
+    assert moves(there) == FORWARD[:1]
+    assert customers(there).share == 0
+    assert there.now - START < timedelta(seconds=25)
 
 
 def test_a_dry_run_moves_nobody_and_says_what_would_come() -> None:

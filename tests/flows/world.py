@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from flows.core import Core, next_due, react
 from flows.events import Checked, Event, ExecutionStarted
+from flows.fencing import fences_before
 from flows.journal import InboxEntry, Received
 from flows.messages import (
     ActReturned,
@@ -300,12 +301,9 @@ class Simulation:
 
     def _work(self, core: Core, name: str) -> Work:
         planned = core.plan.by_id[name]
-        fences = {fence: core.plan.by_id[fence].action(lambda ref: ref) for fence in planned.fenced_by}
-        missing = tuple(
-            fence for fence in planned.fenced_by
-            if core.state.step(fence).status is None or core.state.step(fence).status.value not in {"done", "already"}
-        )  # fmt: skip
-        return Work(planned.action(lambda ref: ref), Clients(), {k: v for k, v in fences.items() if k not in missing}, missing)
+        standing = fences_before(planned, core.state)
+        fences = {fence: core.plan.by_id[fence].action(lambda ref: ref) for fence in standing.held}
+        return Work(planned.action(lambda ref: ref), Clients(), fences, standing.missing, standing.overridden)
 
 
 def started(plan: Plan, at: datetime) -> ExecutionStarted:

@@ -200,6 +200,21 @@ def test_a_step_knows_whose_failure_leads_to_it():
     assert planned(body).by_id["last"].handles == ("a", "b")
 
 
+def test_how_long_people_are_asked_is_15_minutes_or_what_the_step_says():
+    body = "  - {id: a, uses: test.alter, with: {where: a}%s}\n"
+    assert planned(steps(body % "", LOOK)).by_id["a"].ask_timeout == timedelta(minutes=15)
+    assert planned(steps(body % ", ask_timeout: 90s", LOOK)).by_id["a"].ask_timeout == timedelta(seconds=90)
+    assert "must be longer than 0s" in only(plan_problems(steps(body % ", ask_timeout: 0s", LOOK)))
+    nobody = "steps[0] (a).ask_timeout: nobody is asked, because on_failure is halt"
+    assert nobody in warnings_of(steps(body % ", ask_timeout: 90s, on_failure: halt", LOOK))
+
+
+def test_an_approval_counts_for_some_time():
+    body = "  - {id: a, uses: test.alter, with: {where: a}, gate: {valid_for: %s, budget: 1m}}\n"
+    assert planned(steps(body % "90s", LOOK)).gate_by_name["a"].rule.valid_for == timedelta(seconds=90)
+    assert "valid_for: must be longer than 0s" in only(plan_problems(steps(body % "0s", LOOK)))
+
+
 def test_a_step_cannot_be_called_as_a_word_of_on_failure():
     assert "is a word of on_failure" in plan_problems("steps: [{id: halt, manual: x}]", recovered_when="halt")[0]
 

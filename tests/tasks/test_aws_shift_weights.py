@@ -374,6 +374,18 @@ def test_other_routing_policies_are_refused(zone: Zone, clients: Clients) -> Non
     assert "Region" in (run.step.refuse(run.look()) or "")
 
 
+def test_a_simple_record_of_the_new_side_is_the_end_where_everyone_is_to_go_there_and_else_somebody_elses(
+    zone: Zone, east: Web, clients: Clients
+) -> None:
+    zone.put(simple(EAST))
+    run = Run(shift(east), clients)
+    assert run.step.describe(run.look()) == f"{NAME}: simple {EAST}, to be held for 4s"
+    assert run.step.done(run.on())
+    assert zone.history == []
+    canary = Run(shift(east, phases=[5, 25]), clients)
+    assert f"simple {EAST}" in (canary.step.refuse(canary.look()) or "")
+
+
 def test_phases_that_are_there_already_are_gone_on_from(zone: Zone, east: Web, clients: Clients) -> None:
     zone.put(weighted("east", EAST, 50), weighted("west", WEST, 50))
     run = Run(shift(east), clients)

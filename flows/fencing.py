@@ -1,0 +1,50 @@
+"""Which fences a promotion leans on, and what became of each. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flows.events import Status
+from flows.state import ExecutionState
+from runbooks.plan import Plan, PlannedStep, change_type
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The fences before a step: those to look at again, those that are not in place, those that people overrode."""
+
+    held: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
+
+
+def is_fence(plan: Plan, name: str) -> bool:
+    """Whether a step of the plan is a fence."""
+    step = plan.by_id.get(name)
+    kind = change_type(step) if step is not None else None
+    return kind is not None and kind.fences
+
+
+def fences_before(step: PlannedStep, state: ExecutionState) -> Standing:
+    """Sort a step's fences. A fence that was skipped is missing, unless it was overridden by two people."""
+    held, missing, overridden = [], [], []
+    for name in step.fenced_by:
+        record = state.step(name)
+        if record.status in {Status.done, Status.already}:
+            held.append(name)
+        elif record.status is Status.skipped and record.overridden:
+            overridden.append(name)
+        else:
+            missing.append(name)
+    return Standing(tuple(held), tuple(missing), tuple(overridden))
+
+
+def warnings(state: ExecutionState) -> tuple[str, ...]:
+    """What must stand above everything else: each fence that was overridden."""
+    return tuple(f"{name}: {record.overridden}" for name, record in state.steps.items() if record.overridden)
+
+
+def unfenced(names: Sequence[str], state: ExecutionState) -> str:
+    """The sentence for a change that leans on overridden fences; empty when there is none."""
+    return "; ".join(state.step(name).overridden for name in names if state.step(name).overridden)
