@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 RUN = env -u PYTHONDONTWRITEBYTECODE PYTHONSAFEPATH=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: install demo down test check lint bench fault-matrix docs clean
+.PHONY: install demo down test check lint bench fault-matrix docs pictures clean
 
 install: .venv/installed
 
@@ -47,6 +47,10 @@ fault-matrix: install  ## writes docs/fault-matrix.md: 78 randomised rounds with
 docs: install  ## make the generated pages again
 	$(RUN) $(BIN)/python -m runbooks.schema
 	$(RUN) $(BIN)/python -m flows.action_reference > docs/actions.md
+	$(RUN) $(BIN)/python -m flows.report_schema
+
+pictures: install  ## photographs the pages for docs/; needs Chromium
+	$(RUN) $(BIN)/python -m tests.browser.pictures
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -9,7 +9,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from benchmarks import failovers, overhead, slack, startup
+from benchmarks import failovers, overhead, reporting, slack, startup
 from benchmarks.measure import machine, spread
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -24,6 +24,7 @@ def main() -> None:
     lines += _startup(options.rounds)
     lines += _overhead(options.rounds)
     lines += _slack(options.rounds)
+    lines += _reports(options.rounds)
     lines += _failovers(options.rounds)
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"wrote {RESULTS}")
@@ -59,6 +60,16 @@ def _overhead(rounds: int) -> list[str]:
 def _slack(rounds: int) -> list[str]:
     print("slack", flush=True)
     return slack.lines(rounds)
+
+
+def _reports(rounds: int) -> list[str]:
+    print("reports", flush=True)
+    times = reporting.run(rounds)
+    about = f"A run of {reporting.STEPS} steps, one after the other, from its end to the report in every format beside the journal."
+    lines = ["## The report", "", about, "", "| what | time |", "|---|---|", f"| from the end to all files | {spread(times.whole)} |"]
+    lines += [f"| the processor's time of that | {spread(times.processor)} |"]
+    lines += [f"| of that, {name} | {spread(known)} |" for name, known in times.formats.items()]
+    return [*lines, f"| what the next run learns from it, on a side thread | {spread(times.history)} |", ""]
 
 
 def _failovers(rounds: int) -> list[str]:

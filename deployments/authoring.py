@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runbooks.plan import Plan
+    from flows.events import HistoryLearned
+    from runbooks.plan import Plan, PlannedStep
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,6 +22,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     plan = commands.add_parser("plan", help="order, budgets and critical path of a runbook")
     plan.add_argument("runbook", help="a file, or the name of a shipped runbook")
     add_inputs(plan)
+    plan.add_argument("--journal", help="whose earlier runs to count: a file or postgresql://… (default: FAILOVER_JOURNAL)")
     plan.add_argument("--drill", action="store_true", help="plan with the drill targets")
     form = plan.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON")
@@ -96,17 +98,46 @@ def planned(options: argparse.Namespace, mode: str) -> Plan:
 def run_plan(options: argparse.Namespace) -> int:
     """Print a plan."""
     plan = planned(options, "drill" if options.drill else "live")
-    if options.json:
-        print(json.dumps(plan_json(plan), indent=2, default=str))
-    elif options.mermaid:
+    if options.mermaid:
         print(mermaid(plan))
-    else:
-        print("\n".join(plan_text(plan)))
+        return 0
+    history, trouble = _history(options.journal, plan.runbook.name)
+    if options.json:
+        print(json.dumps(plan_json(plan, history), indent=2, default=str))
+        return 0
+    print("\n".join(plan_text(plan, history)))
+    for one in (trouble, *(history.skipped if history else ())):
+        if one:
+            print(f"history: {one}", file=sys.stderr)
     return 0
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
+def _history(location: str | None, runbook: str) -> tuple[HistoryLearned | None, str]:
+    """What earlier runs tell; a plan can be had without, so a journal that is missing, slow or broken costs a second."""
+    from datetime import timedelta
+
+    from deployments.journal_location import is_database, journal_location, open_journal
+    from flows.history import read_within
+    from flows.journal import JournalError
+
+    try:
+        where = journal_location(location)
+    except JournalError as error:
+        return None, str(error)
+    if not is_database(where) and not Path(where).exists():
+        return None, ""  # nothing ever ran here, and a plan leaves nothing behind
+    return read_within(lambda: open_journal(where), runbook, timedelta(seconds=1))
+
+
+def plan_json(plan: Plan, history: HistoryLearned | None = None) -> dict[str, Any]:
     """A plan as JSON; times in seconds."""
+    from flows.forecast import CAREFUL, past_of, source, time_for
+
+    def known(step: PlannedStep) -> dict[str, Any]:
+        past = past_of(step, history)
+        return {"expected": time_for(step, history).total_seconds(), "careful": time_for(step, history, CAREFUL).total_seconds(),
+                "expected_from": source(step, history), "runs": past.runs if past else 0}  # fmt: skip
+
     return {
         "runbook": plan.runbook.name, "mode": plan.mode.value, "hash": plan.hash, "inputs": dict(plan.inputs),
         "rto": plan.rto.total_seconds(), "rpo": plan.rpo.total_seconds() if plan.rpo is not None else None,
@@ -117,7 +148,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "steps": [
             {"id": step.id, "title": step.title, "uses": step.uses, "kind": step.kind, "after": list(step.after),
              "gates": list(step.gates), "budget": step.budget.total_seconds(), "timeout": step.timeout.total_seconds(),
-             "on_failure": step.on_failure, "fenced_by": list(step.fenced_by)}
+             "on_failure": step.on_failure, "fenced_by": list(step.fenced_by), **known(step)}
             for step in plan.steps
         ],
         "gates": [{"name": gate.name, "covers": list(gate.covers), "approvers": list(gate.rule.approvers),
@@ -126,15 +157,17 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def plan_text(plan: Plan) -> list[str]:
+def plan_text(plan: Plan, history: HistoryLearned | None = None) -> list[str]:
     """A plan as lines for a terminal."""
+    from flows.forecast import expected
     from flows.report_text import aligned
     from tasks.durations import format_duration
 
-    rows = [("step", "budget", "after", "gate", "does")]
+    rows = [("step", "budget", "expected", "after", "gate", "does")]
     for step in plan.steps:
         does = step.uses or f"a person: {step.manual}"
-        rows.append((step.id, format_duration(step.budget), ", ".join(step.after) or "-", ", ".join(step.gates) or "-", does))
+        after, gates = ", ".join(step.after) or "-", ", ".join(step.gates) or "-"
+        rows.append((step.id, format_duration(step.budget), expected(step, history), after, gates, does))
     path = plan.critical_path
     return [
         f"{plan.runbook.name}: {plan.runbook.title}",
@@ -145,8 +178,27 @@ def plan_text(plan: Plan) -> list[str]:
         "",
         f"critical path {format_duration(path.total)} of {format_duration(plan.rto)}: "
         + ", ".join(f"{what} {format_duration(time)}" for what, time in path.parts),
+        *_expected_lines(plan, history),
         *(f"warning: {warning}" for warning in plan.warnings),
     ]
+
+
+def _expected_lines(plan: Plan, history: HistoryLearned | None) -> list[str]:
+    """What earlier runs let expect of the whole; nothing without enough of them."""
+    from datetime import UTC, datetime
+
+    from flows.forecast import CAREFUL, EXPECTED, forecast, past_of
+    from flows.state import ExecutionState
+    from tasks.durations import show_seconds
+
+    if history is None or not any(past_of(step, history) for step in plan.steps):
+        return []
+    now = datetime.now(UTC)
+    usual, careful = (forecast(plan, ExecutionState(), now, share, history).recovery for share in (EXPECTED, CAREFUL))
+    if usual is None or careful is None:
+        return []
+    whole = f"{show_seconds(usual - now)} from the start, {show_seconds(careful - now)} when every step is slow"
+    return [f"from {history.executions} earlier runs: {whole}; people at gates and steps without three runs by their budgets"]
 
 
 def mermaid(plan: Plan) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from deployments.copies import keep_copies
 from deployments.journal_location import open_journal
 from deployments.origins import check_origins
+from deployments.reporting import leave_at_end
 from deployments.slack import tell_slack
 from flows.engine import Engine
 from flows.journal import Journal
@@ -35,7 +36,8 @@ def __getattr__(name: str) -> Any:
 
 
 def attend(engine: Engine, journal: Journal) -> None:
-    """Keep the copy for hands beside the journal and the journal's own on this machine, and tell Slack, as `failover run` does."""
+    """Keep the copies that `failover run` keeps, leave the report beside the journal at the end, and tell Slack, as it does."""
+    leave_at_end(engine, open_journal)
     keep_copies(engine, journal)
     telling = tell_slack(engine, journal)
     if telling is not None:

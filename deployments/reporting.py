@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployments.exits import Exit
 
 if TYPE_CHECKING:
+    from flows.engine import Engine
     from flows.journal import Journal
     from flows.report_parts import Report
 
@@ -102,3 +105,22 @@ def leave(report: Report, journal: Journal) -> list[Path]:
     from deployments.journal_location import beside
 
     return write_all(report, beside(journal) / "reports")
+
+
+def leave_at_end(engine: Engine, open_journal: Callable[[], Journal]) -> threading.Thread:
+    """Write every format beside the journal when an engine ends; on a thread and a connection of its own, best effort."""
+    from flows.journal import JournalError
+
+    notices = engine.subscribe()
+
+    def go() -> None:
+        from flows.report import build, read_source
+
+        while notices.get() is not None:
+            pass
+        with suppress(JournalError, OSError), closing(open_journal()) as journal:  # `failover report` makes it again
+            leave(build(read_source(journal, engine.execution, engine.plan)), journal)
+
+    thread = threading.Thread(target=go, name="report", daemon=True)
+    thread.start()
+    return thread

@@ -87,6 +87,7 @@ def run_status(options: argparse.Namespace) -> int:
 
 def status_lines(execution: str, plan: Plan, state: ExecutionState) -> list[str]:
     """Where an execution stands, for people."""
+    from flows.fencing import failed_fences
     from flows.report import verdict_word
     from flows.report_text import aligned
     from flows.watching import view
@@ -100,8 +101,11 @@ def status_lines(execution: str, plan: Plan, state: ExecutionState) -> list[str]
         lines.append(f"waiting for people until {one.deadline:%H:%M:%S} UTC: {one.text}")
         lines += [f"    {evidence}" for evidence in one.evidence]
         lines.append(f"    failover approve {execution} {one.name} --as NAME --reason WHY {answer}")
-    rows = [("step", "status", "budget", "actual", "what")]
-    rows += [(line.step, line.status, line.budget, line.actual, line.text) for line in shown.steps]
+    for name in failed_fences(plan, state):
+        lines.append(f"fence {name} does not hold; two different people may let the run pass it, who accept two writers:")
+        lines.append(f"    failover override {execution} {name} --as NAME --reason WHY")
+    rows = [("step", "status", "budget", "expected", "actual", "what")]
+    rows += [(line.step, line.status, line.budget, line.expected, line.actual, line.text) for line in shown.steps]
     return [*lines, "", *aligned(rows), ""]
 
 
@@ -118,7 +122,8 @@ def status_json(execution: str, plan: Plan, state: ExecutionState) -> dict[str, 
         "execution": execution, "runbook": plan.runbook.name, "mode": plan.mode.value, "verdict": verdict_word(state),
         "warnings": list(shown.warnings), "now": list(shown.now), "next": list(shown.next), "rto_ends": recovery_deadline(state, plan).isoformat(),
         "rto_left": (recovery_deadline(state, plan) - now).total_seconds(),
-        "forecast": forecast(plan, state, now).recovery, "impact": state.clock_start,
+        "forecast": forecast(plan, state, now).recovery,
+        "forecast_from": {line.step: line.expected for line in shown.steps}, "impact": state.clock_start,
         "waiting_for": [
             {"gate": one.name, "question": one.text, "evidence": list(one.evidence), "covers": list(one.covers),
              "deadline": one.deadline.isoformat(), "choices": [choice.value for choice in one.choices]}

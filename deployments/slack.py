@@ -35,6 +35,10 @@ LAST_WORDS = 4.0
 """Seconds for which a run that is over waits for Slack, at most."""
 SWEEP = 10.0
 """Seconds between two looks at what other runs left untold."""
+YIELD = 0.0005
+"""Seconds for which a busy thread may keep the interpreter while another one waits (Python: 5 ms, benchmarks/slack.py).
+
+Importing slack_sdk is 0.1 s of work; the engine's threads, which work for microseconds, must not queue behind it."""
 PATIENCE = 60.0
 """Seconds that bringing one execution up to date may take before another one gets its turn."""
 
@@ -90,6 +94,7 @@ def tell_slack(engine: Engine, journal: Journal) -> Telling | None:
                 hold.done()
 
     left = marks.left()
+    sys.setswitchinterval(YIELD)
     threading.Thread(target=tell, name="slack", daemon=True).start()
     if left:
         sweep(lambda: _reopen(journal), threading.Event())

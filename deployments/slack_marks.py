@@ -38,10 +38,11 @@ class Marks:
 
     def left(self) -> list[str]:
         """Executions that are not told to the end, as far as this machine knows."""
-        if not self.folder.is_dir():
-            return []
-        found = []
-        for path in sorted(self.folder.iterdir()):
+        found: list[str] = []
+        paths: list[Path] = []
+        with suppress(OSError):  # it is not there, or not ours to read: then nothing is known to be left
+            paths = sorted(self.folder.iterdir())
+        for path in paths:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > OLDEST:
                     path.unlink()

@@ -45,6 +45,20 @@ def warnings(state: ExecutionState) -> tuple[str, ...]:
     return tuple(f"{name}: {record.overridden}" for name, record in state.steps.items() if record.overridden)
 
 
+def failed_fences(plan: Plan, state: ExecutionState) -> tuple[str, ...]:
+    """The fences that were tried and do not hold; a gate's no is an answer and not among them."""
+    from flows.turn import GATE  # here, because turn needs the rules, which need this module
+
+    return tuple(
+        step.id
+        for step in plan.steps
+        if is_fence(plan, step.id)
+        and (record := state.step(step.id)).status is not None
+        and not record.lets_go_on
+        and record.code != GATE
+    )
+
+
 def unfenced(names: Sequence[str], state: ExecutionState) -> str:
     """The sentence for a change that leans on overridden fences; empty when there is none."""
     return "; ".join(state.step(name).overridden for name in names if state.step(name).overridden)

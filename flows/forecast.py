@@ -15,6 +15,7 @@ from flows.events import HistoryLearned, Past
 from flows.state import ExecutionState
 from runbooks.model import Approval
 from runbooks.plan import Plan, PlannedStep
+from tasks.durations import show_seconds
 
 EXPECTED, CAREFUL = 0.5, 0.9
 """Shares of earlier runs that were no slower: for what is shown as expected, and for saying that the RTO is at risk."""
@@ -45,6 +46,12 @@ def source(step: PlannedStep, history: HistoryLearned | None) -> str:
     """Where the forecast of a step comes from: 'from 7 runs' or 'budget'."""
     past = past_of(step, history)
     return "budget" if past is None else f"from {past.runs} runs"
+
+
+def expected(step: PlannedStep, history: HistoryLearned | None) -> str:
+    """What the forecast counts on, and from where: '4.40 s from 7 runs' or 'budget'."""
+    told = source(step, history)
+    return told if past_of(step, history) is None else f"{show_seconds(time_for(step, history))} {told}"
 
 
 def quantile(seconds: tuple[float, ...], share: float) -> float:

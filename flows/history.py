@@ -55,6 +55,24 @@ def learn_aside(engine: Engine, open_journal: Callable[[], Journal]) -> threadin
     return thread
 
 
+def read_within(open_journal: Callable[[], Journal], runbook: str, patience: timedelta) -> tuple[HistoryLearned | None, str]:
+    """Read the history if that takes no longer than `patience`; else None, and why."""
+    found: list[HistoryLearned] = []
+    trouble = [f"not read within {patience.total_seconds():g} s"]
+
+    def go() -> None:
+        try:
+            with closing(open_journal()) as journal:
+                found.append(read(journal, runbook))
+        except (JournalError, OSError) as error:
+            trouble[0] = str(error)
+
+    thread = threading.Thread(target=go, name="history", daemon=True)
+    thread.start()
+    thread.join(patience.total_seconds())
+    return (found[0], "") if found else (None, trouble[0])
+
+
 def read(journal: Journal, runbook: str, besides: str = "") -> HistoryLearned:
     """What the executions of a runbook tell, one of them left out. Raises JournalError; never for what they hold."""
     found: dict[str, list[float]] = {}

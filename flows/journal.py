@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
 from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from flows.events import ANY_EVENT, Answer, Choice, Event, ExecutionFinished, ExecutionStarted, Verdict
 from flows.journal_chain import Key, Row, Vouch
 from flows.journal_keys import KeyFile, KeyTrouble
+from flows.journal_past import Past
 from runbooks.model import Mode
 from tasks.contract import Duration
 
@@ -168,21 +168,6 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Past:
-    """The events of an execution that tell how long things took: raw, for another version may have written them."""
-
-    execution: str
-    bodies: tuple[str, ...]
-
-
-PAST_KINDS = (
-    "execution-started", "step-started", "step-finished", "gate-opened", "gate-closed", "decision-opened", "decision-closed",
-)  # fmt: skip
-PAST_EXECUTIONS, PAST_EVENTS = 1_000, 20_000
-"""Bounds of one look at the past: executions of any runbook looked at, events read."""
-
-
-@dataclass(frozen=True)
 class Import:
     """Rows `first` to `last` of an execution came from a copy: which one, by whom, when."""
 
@@ -324,11 +309,6 @@ def demand_no_halt(targets: Iterable[str], halts: Iterable[Halt]) -> None:
     for name in (EVERYTHING, *targets):
         if name in on:
             raise Halted(str(on[name]))
-
-
-def grouped(rows: Iterable[tuple[str, str]]) -> list[Past]:
-    """Rows of (execution, body), those of an execution together, as executions in the same order."""
-    return [Past(name, tuple(body for _, body in some)) for name, some in groupby(rows, key=lambda row: row[0])]
 
 
 def summary(execution: str, first: str, last: str) -> Summary:

@@ -17,9 +17,6 @@ from uuid import uuid4
 from flows.events import ANY_EVENT, Event
 from flows.journal import (
     ANY_ENTRY,
-    PAST_EVENTS,
-    PAST_EXECUTIONS,
-    PAST_KINDS,
     Busy,
     Conflict,
     Halt,
@@ -27,18 +24,17 @@ from flows.journal import (
     Holder,
     Import,
     InboxEntry,
-    Past,
     Received,
     Summary,
     demand_lease,
     demand_no_halt,
-    grouped,
     sealing,
     summary,
 )
 from flows.journal_chain import Row as Stored
 from flows.journal_chain import Vouch, canonical, examine, extend
 from flows.journal_keys import KeyFile
+from flows.journal_past import PAST_EVENTS, PAST_EXECUTIONS, PAST_KINDS, Past, grouped
 from flows.journal_postgres_schema import EVENTS_LOCK, INBOX_LOCK, SWITCH_LOCK, prepare
 
 if TYPE_CHECKING:

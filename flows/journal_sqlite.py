@@ -20,9 +20,6 @@ from typing import Any
 from flows.events import ANY_EVENT, Event
 from flows.journal import (
     ANY_ENTRY,
-    PAST_EVENTS,
-    PAST_EXECUTIONS,
-    PAST_KINDS,
     Busy,
     Conflict,
     Halt,
@@ -31,17 +28,16 @@ from flows.journal import (
     Import,
     InboxEntry,
     JournalError,
-    Past,
     Received,
     Summary,
     demand_lease,
     demand_no_halt,
-    grouped,
     sealing,
     summary,
 )
 from flows.journal_chain import Key, Row, Vouch, canonical, examine, extend
 from flows.journal_keys import KeyFile
+from flows.journal_past import PAST_EVENTS, PAST_EXECUTIONS, PAST_KINDS, Past, grouped
 from flows.journal_sqlite_schema import prepare
 
 _ROW = "execution, number, at, kind, body, hash, key, mac"

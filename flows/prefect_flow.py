@@ -212,9 +212,11 @@ async def _carry_out(call: Call, engine: Engine, journal: Journal, *, resumed: b
 
 async def _last_words(mirror: Mirror, publish: Callable[[], Awaitable[None]], logger: Logger) -> None:
     if await mirror.finish(PATIENCE):
-        with suppress(Exception):  # a report that Prefect does not take is still written by `failover report`
+        try:
             async with asyncio.timeout(PATIENCE):
                 await publish()
+        except Exception as error:  # noqa: BLE001 - the run has ended well or not without it
+            logger.warning("Prefect does not take the report (%s: %s); `failover report` has it", type(error).__name__, error)
     else:
         logger.warning("Prefect does not answer; what it shows is completed from the journal when it does")
 

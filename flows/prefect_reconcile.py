@@ -10,6 +10,7 @@ What the journal says decides what Prefect is given:
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -21,6 +22,7 @@ from flows.events import Event, ExecutionStarted, Resumed
 from flows.journal import Holder, Journal
 from flows.prefect_asking import end_flow_run, open_children
 from flows.prefect_flow import CHANNEL, execution_of, plan_of
+from flows.prefect_pages import publish_report
 from flows.prefect_picture import Shown, StateType
 from flows.prefect_steps import StepRuns
 from flows.runs import is_dead
@@ -29,6 +31,8 @@ from flows.state import fold
 GRACE = timedelta(seconds=30)
 """A process that has just ended still tells Prefect by itself; one that has just begun may wait 16 s for a dead one's lease."""
 NEVER_STARTED = timedelta(minutes=2)
+PAGES = 5.0
+"""Seconds that putting the report on the run's page may take."""
 _WITHDRAWN = Shown("CANCELLED", "Withdrawn", "nobody reads this form any more")
 
 
@@ -68,6 +72,10 @@ async def reconcile(client: PrefectClient, journal: Journal, flow_run: FlowRun, 
         await steps.show(picture.steps(plan, state))
     if _shows(flow_run, shown):
         return None
+    if plan is not None and state.finished is not None:
+        with suppress(Exception):  # the states matter more than the pages; `failover report` has the same
+            async with asyncio.timeout(PAGES):
+                await publish_report(client, flow_run.id, execution, plan, journal)
     await end_flow_run(client, flow_run.id, shown)
     return shown
 

@@ -190,7 +190,7 @@ def _without(waits: Sequence[Times], span: Times) -> list[Times]:
 def _box(axis: Axis, span: Times, place: tuple[float, float], kind: Kind, note: str) -> Box:
     """A span of time as a box; place: its top and its height. Never thinner than can be seen."""
     x, (top, height) = axis.x(span[0]), place
-    return Box(x, top, max(2.0, round(axis.x(span[1]) - x, 1)), height, kind, note)
+    return Box(x, top, max(2.0, round(axis.x(span[1]) - x, 1)), height, kind, note, open=span[1] > axis.end)
 
 
 def _colour(line: StepLine, status: str) -> Kind:

@@ -106,7 +106,7 @@ def _parts(report: Report) -> str:
 def _timeline(report: Report) -> str:
     key = [
         ("bar-done", "work, within its budget"), ("bar-late", "work, over its budget"), ("bar-bad", "failed or refused"),
-        ("bar-run", "running"), ("bar-people", "waiting for people"), ("bar-budget", "budget"), ("bar-rto", "RTO"),
+        ("bar-run", "running"), ("bar-people", "waiting for people"), ("bar-budget", "budget (open: longer than shown)"), ("bar-rto", "RTO"),
     ]  # fmt: skip
     legend = "".join(f'<li><i class="{name}"></i>{text}</li>' for name, text in key)
     long = " long" if len(report.steps) > LONG else ""

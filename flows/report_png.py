@@ -44,7 +44,10 @@ def _draw(draw: ImageDraw, shape: Shape, scale: int) -> None:
     match shape:
         case Box():
             place = [shape.x * scale, shape.y * scale, (shape.x + shape.width) * scale - 1, (shape.y + shape.height) * scale - 1]
-            if shape.kind in OUTLINED:
+            if shape.kind in OUTLINED and shape.open:
+                left, top, right, bottom = place
+                draw.line([(right, top), (left, top), (left, bottom), (right, bottom)], fill=colour, width=scale)
+            elif shape.kind in OUTLINED:
                 draw.rectangle(place, outline=colour, width=scale)
             else:
                 draw.rectangle(place, fill=colour)

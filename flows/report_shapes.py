@@ -17,7 +17,7 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle. note: what a reader is told who points at it."""
+    """A rectangle. note: what a reader is told who points at it. open: it goes on to the right, beyond the chart."""
 
     x: float
     y: float
@@ -25,6 +25,7 @@ class Box:
     height: float
     kind: Kind
     note: str = ""
+    open: bool = False
 
 
 @dataclass(frozen=True)

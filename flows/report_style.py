@@ -69,5 +69,7 @@ details summary { cursor:pointer; color:var(--soft); font-size:13px; margin:4px 
   @page { margin:14mm 12mm; } body { font-size:11px; } main { max-width:none; padding:0; }
   * { -webkit-print-color-adjust:exact; print-color-adjust:exact; } section, .figure { border-radius:0; break-inside:auto; padding:10px 12px; }
   .figure, tr, h2, h3, li, .parts { break-inside:avoid; } h2, h3 { break-after:avoid; } .badge { border:1.5px solid; } .chart { break-inside:avoid; overflow:visible; }
+  h1 { font-size:20px; } h2 { font-size:13px; } h3 { font-size:11.5px; } .figures { grid-template-columns:repeat(4,1fr); gap:8px; margin:12px 0; }
+  .figure b { font-size:17px; } .figure span, .figure .name, .key, caption, .tag, code, .code { font-size:10px !important; } section { margin-bottom:10px; }
   .chart.long { break-inside:auto; } svg { min-width:0; } table, th, td { font-size:10.5px !important; } thead { display:table-header-group; } }
 """

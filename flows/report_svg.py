@@ -20,6 +20,9 @@ def _shape(shape: Shape) -> str:
     match shape:
         case Box():
             place = f'x="{shape.x:g}" y="{shape.y:g}" width="{shape.width:g}" height="{shape.height:g}"'
+            if shape.open and shape.kind == "budget":
+                path = f"M{shape.x + shape.width:g} {shape.y:g}H{shape.x:g}v{shape.height:g}h{shape.width:g}"
+                return f'<path class="{shape.kind}" d="{path}">{_note(shape.note)}</path>'
             rounded = ' rx="2"' if shape.height > 6 and shape.kind != "band" else ""
             return f'<rect class="{shape.kind}" {place}{rounded}>{_note(shape.note)}</rect>'
         case Stroke():

@@ -89,7 +89,7 @@ def markdown(report: Report) -> str:
     lines = [
         f"# {_plain(report.title)}: {report.verdict}",
         "",
-        f"Execution `{report.execution}` of runbook `{report.runbook}` for service `{report.service}`, mode **{report.mode}**, "
+        f"Execution `{report.execution}` of runbook `{report.runbook}` for service `{_plain(report.service)}`, mode **{report.mode}**, "
         f"started {report.started:%Y-%m-%d %H:%M:%S} UTC by {_plain(report.initiator)} ({_plain(report.channel)})"
         + (f": {_plain(report.reason)}" if report.reason else "") + ".",
         "",
@@ -199,6 +199,10 @@ def timeline_text(report: Report) -> list[str]:
     lines = [f"{' ' * names} |{'impact +' + seconds(0):<{BAR - 12}}{'+' + seconds(whole):>12}|"]
     for line in report.steps:
         drawn = bar(line.started, line.finished, "█") if line.started else ""
+        for span in line.waits:
+            waited = bar(span.start, span.end, "▒")
+            drawn = drawn[: len(waited) - len(waited.lstrip())] + waited.lstrip() + drawn[len(waited) :]
+        drawn = drawn if "█" in drawn or not drawn else drawn[:-1] + "█"  # the work, however short
         lines.append(f"{line.step:<{names}} |{drawn:<{BAR}}| {seconds(line.actual)} of {seconds(line.budget)}, {line.status}")
     for gate in report.gates:
         drawn = bar(gate.asked[0].start, gate.asked[-1].end, "▒") if gate.asked else ""

@@ -138,10 +138,15 @@ class SlackChannel:
     @property
     def _client(self) -> WebClient:
         if self._made is None:
+            import ssl
+
             from slack_sdk import WebClient
 
-            options = {"base_url": self._url} if self._url else {}
-            self._made = WebClient(token=self._token, timeout=self._timeout, retry_handlers=[], **options)  # type: ignore[arg-type]
+            self._made = WebClient(
+                token=self._token, base_url=(self._url or WebClient.BASE_URL).rstrip("/") + "/", timeout=self._timeout,  # type: ignore[arg-type]  # seconds, and parts of one
+                ssl=ssl.create_default_context(),  # once: else the certificates are read anew for every call
+                retry_handlers=[],
+            )  # fmt: skip
         return self._made
 
     def _identify(self) -> str:

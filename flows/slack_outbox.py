@@ -25,7 +25,7 @@ from flows.slack_card import card
 from flows.slack_channel import CARD, DETAIL, Kind, Label, Posted, SlackTrouble
 from flows.slack_limits import Message, problems
 from flows.slack_story import Story, anchored
-from flows.slack_thread import next_detail
+from flows.slack_thread import Detail, next_detail
 
 PACE = 1.2
 """Seconds between two messages or edits: Slack allows one message a second in a channel, and about 50 edits a minute."""
@@ -37,6 +37,9 @@ LATE = 10.0
 """Seconds in which an edit whose answer was lost may still land over a later one; looked at once more after that."""
 LONGEST = 20.0
 """Seconds between two tries, at most, unless Slack names a time itself."""
+
+GONE = frozenset({"message_not_found", "thread_not_found"})
+"""How Slack says that somebody deleted the card."""
 
 
 class Channel(Protocol):
@@ -109,15 +112,25 @@ class Outbox:
                 self.told.set()
                 if ended:
                     return
+            if (pause := self._due - self._time.monotonic()) > 0:
+                time.sleep(pause)  # nothing may leave before: not to wake for each event leaves the engine undisturbed
+                wait = 0.0
             if notices is None or ended:
                 time.sleep(wait or 0.0)
-                continue
-            try:
-                notice = notices.get(timeout=wait)
-            except queue.Empty:
-                continue
-            ended = notice is None
-            self.hear(notice)
+            else:
+                ended = self._listen(notices, wait)
+
+    def _listen(self, notices: queue.SimpleQueue[object], wait: float | None) -> bool:
+        """Hear everything that is there, waiting for the first; True when there will be no more."""
+        try:
+            notice = notices.get(timeout=wait) if wait != 0 else notices.get_nowait()
+            while notice is not None:
+                self.hear(notice)
+                notice = notices.get_nowait()
+        except queue.Empty:
+            return False
+        self.hear(None)
+        return True
 
     def step(self) -> float | None:
         """Do the next thing if it is due; give the seconds until something is due, None when all is told for good."""
@@ -156,9 +169,7 @@ class Outbox:
             return True
         detail = next_detail(story, self._posted.thread, at)
         if detail is not None and (self._detail_next or not self._stale(now)):
-            last = detail.last
-            self._send(detail.message, lambda said: self._channel.post(said, self._label(DETAIL, last), self._ts))
-            self._posted, self._detail_next = replace(self._posted, thread=last), False
+            self._post_detail(detail)
             return True
         if self._stale(now):
             self._edit(story, at, self._ts)
@@ -173,11 +184,20 @@ class Outbox:
         told_otherwise = self._as_attended != self.story.attended and not self.story.over  # also by another process
         return told_otherwise or (self._goes_on and now - self._edited_at >= self._time.refresh)
 
+    def _post_detail(self, detail: Detail) -> None:
+        try:
+            self._send(detail.message, lambda said: self._channel.post(said, self._label(DETAIL, detail.last), self._ts))
+        except SlackTrouble as trouble:
+            if trouble.code in GONE:
+                self._lose_card()
+            raise
+        self._posted, self._detail_next = replace(self._posted, thread=detail.last), False
+
     def _edit(self, story: Story, at: datetime, ts: str) -> None:
         try:
             self._send(card(story, at), lambda said: self._channel.edit(ts, said, self._label(CARD, story.number)))
         except SlackTrouble as trouble:
-            if trouble.code == "message_not_found":
+            if trouble.code in GONE:
                 self._lose_card()
             raise
         self._shown(story)
@@ -219,7 +239,7 @@ class Outbox:
     def _suffer(self, trouble: SlackTrouble) -> None:
         """Wait before the next try, and look before it where the call may have worked; say once what is wrong."""
         now = self._time.monotonic()
-        self._plain = trouble.too_much
+        self._plain, self._detail_next = trouble.too_much, False  # a detail that cannot be posted does not keep the card back
         self._pause = max(trouble.wait, min(self._pause * 2, self._time.longest))
         self._due = now + (trouble.wait if trouble.code == "ratelimited" else self._pause)
         if trouble.unclear:

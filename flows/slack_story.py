@@ -55,7 +55,7 @@ def story_of(execution: str, plan: Plan, events: Iterable[Event], *, attended: b
 
 def anchored(story: Story, head: Callable[[], str]) -> Story:
     """The story with the journal's head, asked for when it is over: then nothing is written behind its last event."""
-    return replace(story, anchor=head()) if story.over else story
+    return replace(story, anchor=head()) if story.over and not story.anchor else story
 
 
 def severity(story: Story) -> str:

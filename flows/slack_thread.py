@@ -101,7 +101,7 @@ def _still_asked(story: Story, event: e.GateOpened | e.DecisionOpened) -> Questi
     name = event.gate if isinstance(event, e.GateOpened) else event.step
     decision = story.state.decisions.get(name)
     latest = (story.state.gate(name).opened, decision.opened if decision is not None else None)
-    return next((one for one in questions(story.state) if one.name == name and event in latest), None)
+    return next((one for one in questions(story.state, event.at) if one.name == name and event in latest), None)
 
 
 def _how(story: Story, question: Question) -> str:

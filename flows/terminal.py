@@ -120,7 +120,9 @@ class Screen:
         return False
 
     def _dialogue(self, current: Dialogue | None, shown: View) -> Dialogue | None:
-        if current is not None and any(current.question.name == one.name for one in shown.questions):
+        same = next((one for one in shown.questions if current is not None and current.question.name == one.name), None)
+        if current is not None and same is not None:
+            current.question = same
             return current
         return Dialogue(shown.questions[0], self.name) if shown.questions else None
 

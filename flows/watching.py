@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from flows.clock import recovered_at, recovery_deadline
 from flows.events import Answer, Choice, Event, Status
 from flows.fencing import warnings
-from flows.forecast import forecast
+from flows.forecast import expected, forecast
 from flows.gates import asked_of, not_accepted, show_accepted
 from flows.overrides import loudly
 from flows.state import ExecutionState, GateRecord, StepRecord
@@ -32,7 +32,7 @@ class Question:
     """For a failed step; empty means approve or deny."""
     default: Choice | None = None
     loses: bool = False
-    """Data may be lost behind it: who approves is asked how much."""
+    """More may be lost behind it than the RPO allows: who approves is asked how much they accept."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class StepView:
     budget: str
     actual: str
     text: str
+    expected: str = ""
+    """What the forecast counts on, and from where: '4.40 s from 7 runs' or 'budget'."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,14 @@ def view(plan: Plan, state: ExecutionState, at: datetime, last_seen: Mapping[str
     ]  # fmt: skip
     clock, late = _clock(plan, state, at)
     steps = tuple(_line(step, state, at, last_seen.get(step.id, "")) for step in plan.steps)
-    return View(warnings(state), clock, late, tuple(running), tuple(after), questions(state), steps)
+    return View(warnings(state), clock, late, tuple(running), tuple(after), questions(state, at), steps)
 
 
-def questions(state: ExecutionState) -> tuple[Question, ...]:
-    """Everything that people are asked now: gates, manual steps, failed steps."""
+def questions(state: ExecutionState, at: datetime) -> tuple[Question, ...]:
+    """Everything that people are asked at a time: gates, manual steps, failed steps."""
     asked = [
         Question(name, gate.opened.question, (*gate.opened.evidence, *_too_little(gate, state)), gate.opened.covers,
-                 gate.opened.deadline, loses=gate.opened.loss is not None)
+                 gate.opened.deadline, loses=_is_over(gate, state, at))
         for name, gate in state.gates.items()
         if gate.waiting and gate.opened
     ]
@@ -88,6 +90,11 @@ def questions(state: ExecutionState) -> tuple[Question, ...]:
         if one.closed is None
     ]
     return tuple(asked)
+
+
+def _is_over(gate: GateRecord, state: ExecutionState, at: datetime) -> bool:
+    stake = asked_of(gate.opened, state.started).stake if gate.opened and state.started else None
+    return stake is not None and stake.over(at)
 
 
 def _too_little(gate: GateRecord, state: ExecutionState) -> tuple[str, ...]:
@@ -130,7 +137,7 @@ def _line(step: PlannedStep, state: ExecutionState, at: datetime, last_seen: str
     text = record.detail if record.status else last_seen
     if record.status in {Status.done, Status.rolled_back} and record.describe:
         text = record.describe
-    return StepView(step.id, status, show_seconds(step.budget), actual, text)
+    return StepView(step.id, status, show_seconds(step.budget), actual, text, expected(step, state.history))
 
 
 def line(event: Event) -> str | None:

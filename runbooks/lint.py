@@ -71,6 +71,12 @@ def check_aftermath(board: Board) -> None:
                 "nothing after it leads connection strings and pools to the new primary; add a step that does, such as "
                 "aws.route53.point, or mark the one that does with `does: repoint`",
             )
+    for one in drafts:
+        fenced = [board.drafts[step].change for step in board.graph.upstream(one.id)]
+        if one.acts and one.change is not None and one.change.behind_fence and not any(each and each.fences for each in fenced):
+            board.findings.warn(
+                (*one.path, "uses"), f"{one.step.uses} takes from a primary that lives what it needs; put a fence before it"
+            )
     for one in repairs:
         early = [other.id for other in repoints if not board.graph.is_before(one.id, other.id)]
         if promotions and early:

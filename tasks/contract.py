@@ -260,6 +260,8 @@ class Change(Action[StateT]):
     """It makes sure that the old primary takes no more writes."""
     makes_writer: ClassVar[bool] = False
     """It makes a second writer possible: no act of it without a fence, looked at again right before."""
+    behind_fence: ClassVar[bool] = False
+    """It stops replication or the like, which a primary that lives still needs: for after a fence."""
     before_customers: ClassVar[bool] = False
     """After a promotion and before customers are led to it: what they would stumble over is put right."""
     repoints: ClassVar[bool] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,7 @@ class Elect(Change[Election]):
     interval: ClassVar[timedelta] = timedelta(milliseconds=100)
     libraries: ClassVar[tuple[str, ...]] = ("psycopg",)
     reversible: ClassVar[bool] = True
+    behind_fence: ClassVar[bool] = True
     plane: ClassVar[Plane] = Plane.data
 
     standbys: dict[str, Server] = Field(
@@ -52,10 +53,8 @@ class Elect(Change[Election]):
     )
     timeline: int | None = Field(None, description="Timeline they must follow.", examples=["${steps.replication.timeline}"])
     prefer: tuple[str, ...] = Field((), description="Who is chosen among those that received the same, best first.")
-    if_unreachable: str = Field(
-        "choose",
-        description="A replica cannot be asked: choose among the others, or refuse until it can be.",
-        pattern="^(choose|refuse)$",
+    if_unreachable: Literal["choose", "refuse"] = Field(
+        "choose", description="A replica cannot be asked: choose among the others, or refuse until it can be."
     )
     patience: Duration = Field(timedelta(seconds=1), description="Longest wait for one replica.")
 

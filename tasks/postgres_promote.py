@@ -85,8 +85,8 @@ class Promote(Change[Promotion]):
         description="When the old primary acknowledged its last write at the latest, for the loss. Unset: now.",
         examples=["${steps.fence.held_since}"],
     )
-    logical_slots: tuple[str, ...] = Field(
-        (),
+    logical_slots: tuple[str, ...] | None = Field(
+        None,
         description="Logical slots of the old primary; those that are lost are named before and listed afterwards.",
         examples=["${steps.replication.logical_slots}"],
     )
@@ -105,7 +105,7 @@ class Promote(Change[Promotion]):
     def _one_candidate(self) -> Promote:
         if (self.standby is None) == (self.standbys is None):
             raise which_fields("name either `standby` (one) or `standbys` (several, with `chosen`)")
-        if (self.standbys is None) != (self.chosen is None):
+        if (self.standbys is not None) != ("chosen" in self.model_fields_set):  # given, if perhaps not known yet
             raise which_fields("`standbys` and `chosen` go together; postgres.elect gives chosen")
         return self
 
@@ -130,6 +130,9 @@ class Promote(Change[Promotion]):
 
     def by_hand(self) -> tuple[str, ...]:
         """Promote, again until it is out of recovery; then let commits not wait for a standby that is gone."""
+        if self.standby is None and self.chosen is None:
+            said = ", ".join(f"{name} {server.name}" for name, server in (self.standbys or {}).items())
+            return (f"promote the one that received most, and no other: {said}",)
         psql = self.candidate.psql
         return (
             f'{psql} -c "SELECT pg_promote(false)"   # again every second until the next line says f',
@@ -143,7 +146,7 @@ class Promote(Change[Promotion]):
         from tasks.postgres_slots import lost
 
         seen = promotion(self.candidate, self.heartbeat, self.acknowledged_until, clients)
-        return seen.model_copy(update={"lost_logical_slots": lost(self.candidate, self.logical_slots, clients)})
+        return seen.model_copy(update={"lost_logical_slots": lost(self.candidate, self.logical_slots or (), clients)})
 
     def preflight(self, clients: Clients) -> tuple[Need, ...]:
         """The candidate's role, replay and clock, and the rights of ours."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 RECEIVED_LSN = """
 CASE WHEN (pg_last_wal_receive_lsn() - '0/0'::pg_lsn) %
-            (SELECT setting::numeric FROM pg_settings WHERE name = 'wal_segment_size') = 0
+            pg_size_bytes(current_setting('wal_segment_size')) = 0
       AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')
      THEN NULL ELSE pg_last_wal_receive_lsn()::text END"""
 """What a standby received; NULL where it never streamed: it then says where a segment begins, from where it would ask."""

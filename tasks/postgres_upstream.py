@@ -34,7 +34,7 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()),
        {RECEIVED_LSN},
        pg_last_wal_replay_lsn()::text,
        CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END,
-       (SELECT setting::float / 1000 FROM pg_settings WHERE name = 'recovery_min_apply_delay'),
+       extract(epoch FROM current_setting('recovery_min_apply_delay')::interval)::float8,
        (SELECT wait_event_type || ' ' || wait_event FROM pg_stat_activity WHERE backend_type = 'startup'
          AND (wait_event LIKE 'RecoveryConflict%' OR wait_event_type = 'Lock')),
        current_setting('primary_conninfo'), current_setting('primary_slot_name')"""  # noqa: S608 - a constant of ours

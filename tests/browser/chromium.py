@@ -27,11 +27,14 @@ FLAGS = (
 
 
 def chromium() -> str:
-    """The browser's path; skips the test, saying what to install, where there is none. In CI that is a failure."""
+    """The browser's path; skips the test, saying what to install, where there is none.
+
+    FAILOVER_BROWSER=required makes that a failure; .ci/run sets it where it could install one.
+    """
     found = next((path for path in map(shutil.which, NAMES) if path), None)
     if found is None:
         message = "no Chromium on this machine: apt-get install chromium"
-        if os.environ.get("CI"):
+        if os.environ.get("FAILOVER_BROWSER") == "required":
             pytest.fail(message)
         pytest.skip(message)
     return found

@@ -14,7 +14,7 @@ from tests.browser.chromium import picture
 from tests.flows.reports import shipped_report
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
-WIDTH, HEIGHT = 1180, 1500
+WIDTH, HEIGHT = 1180, 2005
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
 def small(taken: Path, target: Path) -> None:
     """Keep a picture with a palette: a third of the size."""
     with Image.open(taken) as image:
-        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(target, optimize=True)
+        image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 if __name__ == "__main__":

@@ -87,5 +87,6 @@ def test_what_was_journaled_cannot_run_load_or_break_the_page(tmp_path: Path) ->
     shown = Outline(found.dom)
     assert found.said == ()
     assert [shown.count(tag) for tag in ("script", "img", "iframe", "link", "object")] == [0, 0, 0, 0, 0]
+    assert not any({"src", "href", "srcset", "data"} & set(values) for _, values in shown.tags)
     assert shown.text.count("<script>alert(1)</script>") >= 5
     assert not any(name.startswith("on") for _, values in shown.tags for name in values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import ClassVar
 
 import pytest
 
@@ -19,9 +20,11 @@ from flows.events import (
 )
 from flows.journal import SaidAboutFailure, SaidAboutGate
 from runbooks.model import Approval, Mode, Retry
+from tasks.contract import Seen
 from tests.flows.world import (
     START,
     Crash,
+    Fact,
     FenceOff,
     MakeWriter,
     Set,
@@ -362,3 +365,27 @@ def test_the_last_event_is_the_verdict() -> None:
     sim.run()
     assert isinstance(sim.journal[-1], ExecutionFinished)
     assert sum(isinstance(event, GateOpened) for event in sim.journal) == 1
+
+
+class Remember(Set):
+    """Says what it was told of before."""
+
+    name: ClassVar[str] = "sim.remember"
+
+    def fold(self, earlier: Seen[Fact] | None, now: Seen[Fact]) -> Fact:
+        TOLD.append(earlier.state.value if earlier else "nothing")
+        return now.state
+
+
+TOLD: list[object] = []
+
+
+def test_a_resumed_step_is_told_what_was_journaled_before_it_acted() -> None:
+    TOLD.clear()
+    world = World(facts={"a": 7})
+    sim = Simulation(make_plan(step("a", Remember, with_={"takes": 3.0})), world, crash=lambda what, _: what == "after act a")
+    with pytest.raises(Crash):
+        sim.run()
+    sim.crash = lambda _what, _count: False
+    assert sim.run().verdict is Verdict.recovered
+    assert TOLD[:2] == ["nothing", 7]

@@ -141,7 +141,7 @@ def test_whoever_accepted_too_little_is_told_so_where_the_gate_is_shown() -> Non
     with pytest.raises(Crash):
         sim.run()
     state = fold(sim.journal)
-    (shown,) = questions(state)
+    (shown,) = questions(state, START)
     assert shown.loses
     assert any(line.startswith("bo said yes, which does not count") for line in shown.evidence)
     (form,) = open_questions(sim.plan, state, "e1")
@@ -159,11 +159,22 @@ def test_the_form_and_the_terminal_take_the_accepted_loss_and_nothing_else_for_i
     assert form.said(sent) == yes("90s", by="ada").model_copy(update={"how": "prefect-form"})
     assert form.said({**sent, "accept_loss": ""}).accepts_loss is None
     assert isinstance(form.said({**sent, "accept_loss": "lots"}), str)
-    dialogue = Dialogue(questions(state)[0], "ada")
+    dialogue = Dialogue(questions(state, START)[0], "ada")
     for line in ("y", "", "lost anyway", "lots"):
         assert dialogue.take(line) is None
     assert dialogue.take("unknown") == yes("unknown", by="ada").model_copy(update={"reason": "lost anyway"})
     assert [dialogue.take(line) for line in ("n", "", "")][-1].answer is Answer.deny  # a no needs no loss
+
+
+def test_within_the_rpo_the_terminal_asks_for_no_loss_until_it_has_grown_over_it() -> None:
+    sim = Simulation(lossy(), world(30.0, grows=True), crash=lambda what, _: what == "before gate-closed")
+    with pytest.raises(Crash):
+        sim.run()
+    state = fold(sim.journal)
+    asked = [questions(state, START + seconds(later))[0] for later in (5, 50)]
+    assert [one.loses for one in asked] == [False, True]
+    dialogue = Dialogue(asked[0], "ada")
+    assert [dialogue.take(line) for line in ("y", "", "")][-1] == yes(by="ada")
 
 
 @pytest.mark.parametrize("told", [70.0, 30.0])

@@ -30,7 +30,7 @@ def order(ref: str, acked: float | None, node: str = "east", failed: float | Non
 @given(st.integers(1, 255))
 def test_no_two_things_of_a_lab_share_an_address(number: int) -> None:
     a = Addresses(number)
-    everything = [a.control, a.cloud, a.dns]
+    everything = [a.control, a.cloud, a.dns, a.slack]
     for node in NODES:
         everything += [a.balancer(node), a.own_side(node), *(a.way(node, way) for way in WAYS)]
         everything += [a.instance(node, slot) for slot in range(6)]

@@ -46,7 +46,7 @@ def test_run_in_prefect_recovers_the_service(lab: Lab, prefect: Prefect, tmp_pat
         assert all(kind == "COMPLETED" for kind, _ in shown.steps().values())
         artifacts = prefect.http.post("/artifacts/filter", json={"flow_runs": {"id": {"any_": [shown.id]}}}).json()
         pages = {one["key"]: one["data"] for one in artifacts}
-        assert set(pages) == {"failover-report", "failover-status"}
+        assert set(pages) == {"failover-report", "failover-status", "failover-timeline"}
         assert "recovered after" in pages["failover-status"]
         eventually(lambda: lab.traffic_report(fault).first_ack_by_new_primary)
         journal.close()

@@ -120,6 +120,8 @@ def test_an_execution_that_ended_is_completed_with_every_step(case: Case, prefec
     assert case.run.state() == ("COMPLETED", "Recovered")
     eventually(lambda: case.run.steps() == dict.fromkeys(steps, ("COMPLETED", "Done")))
     assert case.run.edges()["three"] == {"two"}
+    pages = prefect.http.post("/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [case.run.id]}}}).json()
+    assert {page["key"] for page in pages} == {"failover-timeline", "failover-report"}
     assert case.reconcile(prefect.server.api) is None
 
 

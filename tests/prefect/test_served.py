@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from flows.anchors import anchor
 from flows.events import Answer, GateClosed, Resumed, StepStarted
 from flows.journal import SaidAboutGate
 from tests.prefect.conftest import Form, Prefect, Run, Serve, eventually
@@ -207,3 +208,21 @@ def test_an_invalid_runbook_is_told_and_the_others_are_served(prefect: Prefect, 
     names = {found["name"] for found in prefect.http.post("/deployments/filter", json={}).json()}
     assert names >= {"gated", "failing", "slow", "two-people"}
     assert "broken" not in names
+
+
+def test_the_page_of_a_run_that_ended_has_its_timeline_and_its_report(ask: Ask, prefect: Prefect, served: Serve) -> None:
+    run = ask("gated")
+    run.form().resume(decision="approve", name="ada", reason="<script>alert(1)</script>")
+    assert run.ended() == ("COMPLETED", "Recovered")
+    found = prefect.http.post("/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [run.id]}}}).json()
+    pages = {one["key"]: one["data"] for one in found}
+    assert len(found) == len(pages)
+    bars = pages["failover-timeline"].partition("```text")[2].partition("```")[0].strip().splitlines()
+    assert len(bars) == 1 + len(run.journaled().steps) + 1  # a ruler, the steps, the gate
+    assert sum("█" in line for line in bars) == len(run.journaled().steps)
+    assert bars[-1].startswith("gate ")
+    assert "▒" in bars[-1]
+    assert anchor(run.journal, run.execution) in pages["failover-report"]
+    assert "<script" not in "".join(pages.values())
+    files = served.journal.parent / "reports"
+    eventually(lambda: {path.suffix for path in files.glob(f"{run.execution}.*")} == {".md", ".json", ".html", ".png"})

@@ -67,6 +67,12 @@ def test_the_gate_that_guards_a_loss_is_known_to_the_plan():
     assert plan.guards_loss == {"fence": ("promote",)}
 
 
+def test_replication_is_stopped_only_behind_a_fence():
+    elect = f"  - {{id: elect, uses: postgres.elect, with: {{standbys: {{a: {SERVER}}}}}}}\n"
+    assert "put a fence before it" in only([one for one in warnings_of(STATE + elect + FENCE + PROMOTE + DNS % "" + LOOK) if "(elect)" in one])
+    assert not [one for one in warnings_of(STATE + FENCE + elect + PROMOTE + DNS % "" + LOOK) if "(elect)" in one]
+
+
 def test_a_probe_does_nothing_that_does_names():
     problem = only(plan_problems("steps:\n" + LOOK.replace("test.look", "test.look, does: repoint")))
     assert "is a probe" in problem

@@ -201,16 +201,30 @@ def test_an_edit_that_lands_late_over_a_newer_one_is_found_and_mended(events) ->
     assert "recovered" in scene.cards[0]["text"]
 
 
-def test_a_card_that_somebody_deleted_is_posted_again_and_the_thread_is_not_repeated(events) -> None:
+@pytest.mark.parametrize("steps", range(4, 10))
+def test_a_card_that_somebody_deleted_is_posted_again_and_the_thread_is_not_repeated(events, steps: int) -> None:
     scene = Scene()
     outbox = scene.outbox(told_of(at_gate(events)))
-    for _ in range(6):
+    for _ in range(steps):
         scene.at += outbox.step() or 1
-    told = scene.numbers()[-1]
+    assert "detect: DONE" in str(scene.thread)
     scene.workspace.messages["C0INCIDENTS"] = []
     scene.follow(outbox, iter(events[len(at_gate(events)) :]))
     assert "recovered" in scene.cards[0]["text"]
-    assert all(number > told for number in scene.numbers())
+    assert "detect: DONE" not in str(scene.thread)
+    assert "smoke: DONE" in str(scene.thread)
+
+
+def test_a_card_that_is_deleted_while_details_wait_is_posted_again(events) -> None:
+    """The next call is a detail, into a thread that has no card any more."""
+    scene = Scene()
+    outbox = scene.outbox(told_of(at_gate(events)))
+    scene.at += outbox.step()
+    scene.workspace.messages["C0INCIDENTS"] = []
+    outbox._detail_next = True
+    scene.follow(outbox, iter(events[len(at_gate(events)) :]))
+    assert "recovered" in scene.cards[0]["text"]
+    assert "detect: DONE" in str(scene.thread)
 
 
 def test_blocks_that_slack_refuses_are_told_as_text(events, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from deployments.lab.addresses import Endpoint
 from deployments.lab.slack import TOKEN
 from deployments.lab.slack_server import Fault, SlackServer
-from deployments.slack import marks_of, open_channel, tell_left_over, tell_slack
+from deployments.slack import open_channel, tell_left_over, tell_slack
 from deployments.slack_marks import Marks
 from flows.anchors import anchors_in
 from flows.clock import SystemClock
@@ -178,25 +178,6 @@ def test_no_secret_reaches_slack(journal: SqliteJournal, slack: SlackServer) -> 
     assert all(TOKEN not in event.model_dump_json() for _, event in journal.read(run.execution))
 
 
-def test_what_a_dead_process_left_is_told_by_a_process_that_serves(journal: SqliteJournal, slack: SlackServer) -> None:
-    slack.suffer(Fault("down"))
-    run = Told(journal, slack)
-    run.run()
-    marks = marks_of(journal)
-    with marks.hold(run.execution, wait=False):
-        pass  # its teller died here
-    assert run.thread is not None
-    assert marks.left() == [run.execution]
-    journal_before = journal.read(run.execution)
-    slack.suffer(Fault())
-    run.told()  # the first teller, still alive in this test, is done before the second begins
-    messages = slack.workspace.seen()
-    tell_left_over(journal, threading.Event())
-    assert marks.left() == []
-    assert slack.workspace.seen() == messages
-    assert journal.read(run.execution) == journal_before
-
-
 def test_two_tellers_never_tell_at_once(tmp_path: Path) -> None:
     marks = Marks(tmp_path / "slack")
     with marks.hold("e1", wait=False) as first:
@@ -330,6 +311,8 @@ def test_down_for_the_whole_run_the_command_ends_and_another_one_tells_it_later_
     assert "has all of it" in stage.failover("slack", execution)
     before = stage.slack.workspace.seen()
     assert "failed" in stage.card()["text"]
+    (anchor,) = {str(one) for one in anchors_in(out)}
+    assert [anchor in str(one["blocks"]) for one in (stage.card(), stage.card()["replies"][-1])] == [True, True]
     assert str([one["blocks"] for one in stage.card()["replies"]]).count("kim says deny: no cables") == 1
     assert Marks(stage.folder / "slack").left() == []
     stage.failover("slack", execution)
@@ -355,6 +338,30 @@ def test_a_killed_engine_resumed_by_another_process_edits_the_same_card(stage: S
     assert len(stage.card()["replies"]) > told
     numbers = [one["metadata"]["event_payload"]["number"] for one in stage.card()["replies"]]
     assert numbers == sorted(set(numbers))
+
+
+def test_what_a_dead_process_left_untold_is_told_by_a_process_that_serves(stage: Stage) -> None:
+    stage.slack.suffer(Fault("down"))
+    run = stage.start("run", "by-hand.yaml", "--live")
+    execution = wait_for(run, "GATE move")
+    marks, journal = Marks(stage.folder / "slack"), SqliteJournal(stage.folder / "journal.db")
+    eventually(lambda: marks.left() == [execution])
+    stage.slack.suffer(Fault())
+    tell_left_over(journal, threading.Event())  # the run lives, and tells by itself
+    eventually(stage.slack.workspace.seen)
+    eventually(lambda: "Who may answer" in stage.said())
+    stage.slack.suffer(Fault("down"))
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    before = stage.card()
+    stage.slack.suffer(Fault())
+    tell_left_over(journal, threading.Event())
+    assert stage.card()["ts"] == before["ts"]
+    assert "nobody carries it out" in stage.card()["text"]
+    assert f"failover resume {execution}" in str(stage.card()["blocks"])
+    assert stage.card()["replies"] == before["replies"]
+    assert marks.left() == []
+    journal.close()
 
 
 def test_what_cannot_be_told_in_slack_is_exit_2(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import ValidationError
 
 from tasks.clients import Clients
 from tasks.contract import ActionFailed, Seen
@@ -195,3 +196,12 @@ def test_revoked_clients_promote_nothing(pair: MakePair) -> None:
     with pytest.raises(Exception, match="timed out"):
         step.act(state, attempt)
     assert standby.ask("SELECT pg_is_in_recovery()") is True
+
+
+def test_hands_are_told_to_choose_where_nobody_was_chosen_yet() -> None:
+    server = {"host": "a.example", "database": "shop", "user": "failover"}
+    (line,) = Promote.model_validate({"standbys": {"a": server, "b": server}, "chosen": None}).by_hand()
+    assert "received most" in line
+    for wrong in ({"standbys": {"a": server}}, {"standby": server, "chosen": "a"}, {}, {"standby": server, "standbys": {"a": server}}):
+        with pytest.raises(ValidationError):
+            Promote.model_validate(wrong)

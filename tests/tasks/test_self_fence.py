@@ -199,7 +199,7 @@ def test_no_order_of_events_lets_a_node_write_while_its_fence_holds(events, rate
     """The node's own clock may run 2 % fast or slow; it stops at its own TTL. Simulated, so thousands of histories."""
     clock = Clock()
     lease = Lease(clock, TTL)
-    writes_until = -1.0
+    writes_until, fenced = -1.0, False
     option = SelfFence.model_validate(declared("http://127.0.0.1:1/leases/east"))
     for pause, what in events:
         clock.now += pause
@@ -207,11 +207,19 @@ def test_no_order_of_events_lets_a_node_write_while_its_fence_holds(events, rate
             asked = clock.now
             clock.now += pause / 100  # the answer takes its time; the node counts from before it asked
             if lease.renew():
+                assert not fenced  # a fence that held is not ended by the node
                 writes_until = asked + TTL / rate
         elif what == "close":
             lease.close()
         elif expired(option, LeaseSeen.model_validate({k: v for k, v in lease.status().items() if k != "grants"})):
             assert clock.now > writes_until
+            fenced = True
+
+
+def test_a_lease_that_ran_out_and_can_still_be_renewed_has_not_expired() -> None:
+    option = SelfFence.model_validate(declared("http://127.0.0.1:1/leases/east"))
+    assert not expired(option, LeaseSeen(closed=False, silent_for=3600.0, ttl=TTL))
+    assert expired(option, LeaseSeen(closed=True, silent_for=3600.0, ttl=TTL))
 
 
 def test_evidence_is_data(service: Service, clients: Clients) -> None:
