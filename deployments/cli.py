@@ -13,7 +13,19 @@ EPILOG = """exit codes: 0 the goal was met, 1 it was not, 2 invalid input, 3 ref
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from deployments import authoring, demo, people, preflight, reporting, running, serve, showing, slack, switching
+    from deployments import (
+        auditing,
+        authoring,
+        demo,
+        people,
+        preflight,
+        reporting,
+        running,
+        serve,
+        showing,
+        slack,
+        switching,
+    )
     from deployments.lab import cli as lab
 
     top = argparse.ArgumentParser(
@@ -21,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
-    for module in (authoring, preflight, running, people, showing, reporting, switching, slack, serve, lab, demo):
+    for module in (authoring, preflight, running, people, showing, reporting, auditing, switching, slack, serve, lab, demo):
         module.add_commands(commands)
     return top
 

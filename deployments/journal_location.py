@@ -66,4 +66,9 @@ def _timeout() -> timedelta:
 
 def beside(journal: Journal) -> Path:
     """The folder for what is written beside the journal: reports, and the copies for hands."""
-    return Path(journal.place).parent if isinstance(journal, SqliteJournal) else state_folder()
+    return Path(journal.place).parent if isinstance(journal, SqliteJournal) and journal.copy_of is None else state_folder()
+
+
+def copy_file(execution: str) -> Path:
+    """Where this machine keeps the copy of an execution's journal while it runs here."""
+    return state_folder() / "copies" / f"{execution}.db"

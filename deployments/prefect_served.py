@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deployments.journal_location import beside, open_journal
+from deployments.copies import keep_copies
+from deployments.journal_location import open_journal
 from deployments.origins import check_origins
 from deployments.reporting import leave_at_end
 from deployments.slack import tell_slack
-from flows.eject import keep_copy
 from flows.engine import Engine
 from flows.journal import Journal
 from runbooks.loader import Loaded, load
@@ -36,9 +36,9 @@ def __getattr__(name: str) -> Any:
 
 
 def attend(engine: Engine, journal: Journal) -> None:
-    """Keep the copy for hands, and at the end the report, beside the journal, and tell Slack, as `failover run` does."""
+    """Keep the copies that `failover run` keeps, leave the report beside the journal at the end, and tell Slack, as it does."""
     leave_at_end(engine, open_journal)
-    keep_copy(engine, beside(journal) / "eject" / f"{engine.execution}.txt")
+    keep_copies(engine, journal)
     telling = tell_slack(engine, journal)
     if telling is not None:
         atexit.register(telling.last_words)  # the run's process ends with the run

@@ -41,8 +41,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     run.set_defaults(run=run_run)
     resume = commands.add_parser("resume", help="go on with an execution that was interrupted, failed or was refused")
     resume.add_argument("execution", help="id of the execution, or its beginning")
-    resume.add_argument("--reason", default="", help="why")
+    resume.add_argument("--override", metavar="NAME", help="go on from a copy (--journal FILE) of a journal that is dead: who takes it on himself")
     resume.add_argument("--force", action="store_true", help="as for run: go on although the preflight finds problems")
+    resume.add_argument("--reason", default="", help="why, with --override and --force")
     _common(resume)
     resume.set_defaults(run=run_resume)
 
@@ -74,7 +75,7 @@ def run_run(options: argparse.Namespace) -> int:
     )
     if _lacks_reason(options):
         return Exit.invalid
-    said += _forced(options)
+    said += _forced(options, options.by)
     journal = open_journal(options.journal)
     request = Request(plan, options.by, "cli", options.reason, _impact(options.impact), said)
     engine = start(journal, request, SystemClock())
@@ -83,7 +84,8 @@ def run_run(options: argparse.Namespace) -> int:
 
 
 def run_resume(options: argparse.Namespace) -> int:
-    """Take an execution over and carry it on."""
+    """Take an execution over and carry it on; with --override from the copy of a journal that is dead."""
+    from deployments.copies import demand_no_more_here, go_on_from_copy
     from deployments.journal_location import open_journal
     from deployments.people import find_execution
     from flows.clock import SystemClock
@@ -93,11 +95,17 @@ def run_resume(options: argparse.Namespace) -> int:
     if _lacks_reason(options):
         return Exit.invalid
     journal = open_journal(options.journal)
-    engine = resume(journal, find_execution(journal, options.execution), options.by, SystemClock())
-    for entry in _forced(options):
+    execution = find_execution(journal, options.execution)
+    by = options.by if options.override is None else options.override
+    if options.override is None:
+        demand_no_more_here(journal, execution)
+        engine = resume(journal, execution, by, SystemClock())
+    else:
+        engine = go_on_from_copy(journal, execution, by, options.reason)
+    for entry in _forced(options, by):
         journal.put(engine.execution, entry, SystemClock().now())
     learn_aside(engine, lambda: open_journal(options.journal))
-    return carry_out(engine, journal, name=options.by, plain=options.plain)
+    return carry_out(engine, journal, name=by, plain=options.plain)
 
 
 def _lacks_reason(options: argparse.Namespace) -> bool:
@@ -107,7 +115,7 @@ def _lacks_reason(options: argparse.Namespace) -> bool:
     return False
 
 
-def _forced(options: argparse.Namespace) -> tuple[InboxEntry, ...]:
+def _forced(options: argparse.Namespace, by: str) -> tuple[InboxEntry, ...]:
     """`--force` is an approval of the preflight's gate, given in advance and on the record."""
     from flows.events import Answer
     from flows.journal import SaidAboutGate
@@ -115,7 +123,7 @@ def _forced(options: argparse.Namespace) -> tuple[InboxEntry, ...]:
 
     if not options.force:
         return ()
-    return (SaidAboutGate(gate=PREFLIGHT, answer=Answer.approve, by=options.by, reason=f"forced: {options.reason}"),)
+    return (SaidAboutGate(gate=PREFLIGHT, answer=Answer.approve, by=by, reason=f"forced: {options.reason}"),)
 
 
 def _impact(text: str | None) -> datetime | None:
@@ -146,9 +154,8 @@ def carry_out(
 
     Ctrl-C and SIGTERM stop in good order; a second Ctrl-C leaves at once (the execution can be resumed).
     """
-    from deployments.journal_location import beside
+    from deployments.copies import keep_copies
     from deployments.slack import tell_slack
-    from flows.eject import keep_copy
     from flows.journal import JournalError
 
     trouble: list[BaseException] = []
@@ -162,8 +169,8 @@ def carry_out(
     notices: queue.SimpleQueue[object] = engine.subscribe()  # type: ignore[assignment]
     print(f"execution {engine.execution}, journal {journal.place}", flush=True)
     _on_signals(engine)
+    copies = keep_copies(engine, journal)
     telling = tell_slack(engine, journal)
-    copier = keep_copy(engine, beside(journal) / "eject" / f"{engine.execution}.txt")
     runner = threading.Thread(target=go, name="engine", daemon=True)
     runner.start()
     if watch is not None:
@@ -173,13 +180,16 @@ def carry_out(
     else:
         follow(notices)
     runner.join()
-    copier.join(2)
+    copies.join()
+    if copies.warning:
+        print(copies.warning, file=sys.stderr)
     if trouble:
         if telling is not None:
             telling.last_words()
         error = trouble[0]
         if isinstance(error, JournalError):
-            print(f"{error}; so nothing more was done; `failover resume {engine.execution}` goes on", file=sys.stderr)
+            told = [f"{error}; so nothing more was done; `failover resume {engine.execution}` goes on"]
+            print("\n".join(filter(None, [*told, copies.way_out(engine.execution)])), file=sys.stderr)
             return Exit.not_met
         raise error
     finish(engine, journal, facts())
@@ -249,6 +259,7 @@ def finish(engine: Engine, journal: Journal, facts: tuple[Fact, ...] = ()) -> No
         print("\n".join([*recovery_lines(report), *loss_lines(report)]))
     for fact in facts:
         print(f"{fact.name}: {fact.value}")
+    print("\n".join([*report.unleased, f"anchor {report.seal.anchor}"]))
     try:
         for path in leave(report, journal):
             print(f"report {path}")

@@ -31,10 +31,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     by_hand = commands.add_parser("eject", help="what is done, in doubt and left, as commands for hands")
     by_hand.add_argument("execution", nargs="?", help="id or its beginning; the newest when missing")
     by_hand.set_defaults(run=run_eject)
-    verify = commands.add_parser("verify-journal", help="find changed, removed or reordered events")
-    verify.add_argument("execution", nargs="?", help="id or its beginning; all when missing")
-    verify.set_defaults(run=run_verify)
-    for parser in (listing, status, by_hand, verify):
+    for parser in (listing, status, by_hand):
         parser.add_argument("--journal", help="the journal: a file or postgresql://… (default: FAILOVER_JOURNAL)")
 
 
@@ -140,25 +137,10 @@ def status_json(execution: str, plan: Plan, state: ExecutionState) -> dict[str, 
 def run_eject(options: argparse.Namespace) -> int:
     """Print what a person needs to finish by hand."""
     from deployments.journal_location import open_journal
-    from flows.eject import eject
-
-    execution, plan, state = _read(open_journal(options.journal), options.execution)
-    print(eject(execution, plan, state), end="")
-    return Exit.met
-
-
-def run_verify(options: argparse.Namespace) -> int:
-    """Check the hash chain of one execution or all; exit 1 when something does not fit."""
-    from deployments.journal_location import open_journal
-    from deployments.people import find_execution
+    from flows.anchors import anchor
+    from flows.eject import eject, foot
 
     journal = open_journal(options.journal)
-    known = [one.execution for one in journal.executions(1_000_000)]
-    chosen = [find_execution(journal, options.execution)] if options.execution else known
-    wrong = 0
-    for execution in chosen:
-        for problem in journal.verify(execution):
-            wrong += 1
-            print(f"{execution}: {problem}")
-    print(f"{len(chosen)} execution(s) in {journal.place}: {'intact' if not wrong else f'{wrong} problem(s)'}")
-    return Exit.not_met if wrong else Exit.met
+    execution, plan, state = _read(journal, options.execution)
+    print(eject(execution, plan, state) + foot(journal.place, anchor(journal, execution)), end="")
+    return Exit.met

@@ -84,7 +84,7 @@ def tell_slack(engine: Engine, journal: Journal) -> Telling | None:
         return None
     story = story_of(engine.execution, plan, events, page=_page(events))
     fresh = not any(event.kind == "resumed" for event in events)
-    outbox = Outbox(story, open_channel(channel), fresh=fresh, say=_say)
+    outbox = Outbox(story, open_channel(channel), fresh=fresh, say=_say, head=lambda: _head(journal, engine.execution))
     marks = marks_of(journal)
 
     def tell() -> None:
@@ -226,7 +226,7 @@ def _trouble(story: Story | None) -> str:
 def read_story(journal: Journal, execution: str) -> Story | None:
     """The story as the journal has it; None when this version would plan another."""
     from flows.runs import CannotResume, replan
-    from flows.slack_story import story_of
+    from flows.slack_story import anchored, story_of
     from flows.state import fold
     from runbooks.problems import RunbookError
 
@@ -235,7 +235,18 @@ def read_story(journal: Journal, execution: str) -> Story | None:
         plan = replan(fold(events))
     except (CannotResume, RunbookError):
         return None
-    return story_of(execution, plan, events, attended=False, page=_page(events))
+    return anchored(story_of(execution, plan, events, attended=False, page=_page(events)), lambda: _head(journal, execution))
+
+
+def _head(journal: Journal, execution: str) -> str:
+    """The anchor of the last event; '' where the journal cannot be read now: the end of the run is told without it."""
+    from flows.anchors import anchor
+    from flows.journal import JournalError
+
+    try:
+        return anchor(journal, execution)
+    except JournalError:
+        return ""
 
 
 def _page(events: Sequence[Event]) -> str | None:

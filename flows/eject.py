@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,11 @@ def _topology(state: ExecutionState) -> list[str]:
     return lines
 
 
+def foot(place: str, anchor: str) -> str:
+    """Where the journal is and what its head was; `failover verify-journal` finds it here."""
+    return f"\n# Journal {place}; anchor {anchor or 'not known'}\n"
+
+
 def write_copy(path: Path, text: str) -> None:
     """Replace the copy in one move, readable by its owner only, so that a reader never finds half of it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -104,8 +109,11 @@ def write_copy(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
-def keep_copy(engine: Engine, path: Path) -> threading.Thread:
-    """Write the copy at every event, on a thread of its own: a full disk or a slow one delays nothing."""
+def keep_copy(engine: Engine, path: Path, foot: Callable[[], str] = lambda: "") -> threading.Thread:
+    """Write the copy at every event, on a thread of its own: a full disk or a slow one delays nothing.
+
+    foot: what stands below, such as where the journal is and its anchor; asked for at every event.
+    """
     notices = engine.subscribe()
 
     def follow() -> None:
@@ -118,7 +126,7 @@ def keep_copy(engine: Engine, path: Path) -> threading.Thread:
                 except queue.Empty:
                     break
             try:
-                write_copy(path, eject(engine.execution, engine.plan, engine.state))
+                write_copy(path, eject(engine.execution, engine.plan, engine.state) + foot())
             except OSError:
                 continue  # the run matters more than its copy
 

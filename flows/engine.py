@@ -88,6 +88,7 @@ class Engine:
     def __init__(self, opened: Opened, journal: Journal, clock: Clock, *, environ: Mapping[str, str] | None = None) -> None:
         self.execution = opened.execution
         self._core = opened.core
+        self._journaled = opened.core.state
         self._number = opened.number
         self._holder = opened.holder
         self._held = dict(opened.held)
@@ -110,13 +111,18 @@ class Engine:
 
     @property
     def state(self) -> ExecutionState:
-        """The execution as it is now; safe to read from any thread."""
-        return self._core.state
+        """The execution as the journal has it, secrets taken out; safe to read from any thread."""
+        return self._journaled
 
     @property
     def plan(self) -> Any:
         """The plan that is carried out."""
         return self._core.plan
+
+    @property
+    def leases(self) -> tuple[Holder, Mapping[str, int], timedelta]:
+        """Who holds which leases, by token, and how long they last; safe to read from any thread."""
+        return self._holder, self._held, timedelta(seconds=max(0.0, (self._leased_until or 0.0) - time.monotonic()))
 
     def subscribe(self) -> queue.SimpleQueue[Notice | None]:
         """A queue of everything that happens from now on, ended by None. Slow readers delay nobody."""
@@ -144,7 +150,7 @@ class Engine:
             self._turn(Tick(self._clock.now()))
             while not self._core.ended:
                 self._turn(self._next())
-            return self._core.state
+            return self._journaled
         finally:
             self._over.set()
             for work in self._work.values():
@@ -205,6 +211,7 @@ class Engine:
     def _write(self, events: Sequence[Event]) -> None:
         acts = self._held and any(isinstance(event, Acting | Undoing) for event in events)
         self._number = self._journal.append(self.execution, self._number, events, self._holder if acts else None)
+        self._journaled = fold(events, self._journaled)
         for event in events:
             self._tell(event)
 
@@ -237,7 +244,7 @@ class Engine:
             raise Revoked(self._halted)
 
     def _progress(self, message: Saw) -> None:
-        if not isinstance(message.look, Look) or self.state.step(message.step).status is not None:
+        if not isinstance(message.look, Look) or self._core.state.step(message.step).status is not None:
             return
         text, at = self._told.get(message.step, ("", None))
         if text != message.look.explain and (at is None or message.at - at >= PROGRESS):
@@ -314,7 +321,7 @@ class Engine:
         if self._held and needs_lease(self._core.plan.mode, step) and isinstance(action, Change):
             for target in action.targets:
                 self._lease(target)
-        standing = fences_before(step, self.state)
+        standing = fences_before(step, self._core.state)
         fences = {name: self._build(self._core.plan.by_id[name]) for name in standing.held}
         timeout = min(CALL, max(step.timeout / 2, timedelta(milliseconds=200)))
         return Work(
@@ -326,8 +333,9 @@ class Engine:
         return step.action(self._look_up())
 
     def _look_up(self) -> Callable[[Reference], Any]:
-        outputs = {name: record.output for name, record in self.state.steps.items() if record.output is not None}
-        outputs = {name: {} for name, record in self.state.steps.items() if record.overridden} | outputs  # it told nothing
+        steps = self._core.state.steps
+        outputs = {name: record.output for name, record in steps.items() if record.output is not None}
+        outputs = {name: {} for name, record in steps.items() if record.overridden} | outputs  # it told nothing
         look_up = look_up_in(outputs, self._facts(), self._environ)
 
         def remember(reference: Reference) -> Any:
@@ -337,7 +345,7 @@ class Engine:
         return remember
 
     def _facts(self) -> dict[str, str]:
-        started = self.state.started
+        started = self._core.state.started
         if started is None:
             return {}
         return {

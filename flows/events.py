@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from runbooks.model import Mode
 from tasks.contract import Duration, Loss, Mark
 
-SCHEMA_VERSION = 1
-"""Of the events below; a journal with a newer one is not read."""
+SCHEMA_VERSION = 2
+"""Of the events below and of the tables that hold them; a journal with a newer one is not read. 2: macs, overrides."""
 
 
 class Status(StrEnum):
@@ -110,6 +110,23 @@ class Resumed(Happened):
     boot: str = ""
     """As in ExecutionStarted."""
     again: tuple[str, ...] = ()
+
+
+class Override(Happened):
+    """A named person lets a local copy of the journal go on without the journal's leases, because it is dead."""
+
+    kind: Literal["override"] = "override"
+    by: str
+    reason: str
+    journal: str
+    """The place of the journal that is dead."""
+    file: str
+    """The copy that goes on."""
+    host: str
+    last: int
+    """Number of the last event that the copy knew."""
+    waited: float
+    """Seconds that the last holder's lease was waited for."""
 
 
 class LeaseTaken(Happened):
@@ -386,7 +403,7 @@ class ExecutionFinished(Happened):
 
 
 Event = (
-    ExecutionStarted | Resumed | LeaseTaken | StepStarted | GateOpened | ApprovalGiven | GateClosed | Acting | Acted
+    ExecutionStarted | Resumed | Override | LeaseTaken | StepStarted | GateOpened | ApprovalGiven | GateClosed | Acting | Acted
     | StepFinished | StepAgain | DecisionOpened | DecisionClosed | OverrideGiven | FenceOverridden | Marked | Forecasted
     | StopAsked | RollbackStarted | Undoing | Noted | Preflighted | HistoryLearned | Interrupted | ExecutionFinished
 )  # fmt: skip

@@ -4,26 +4,24 @@ Promises that every implementation keeps, and one suite tests:
 - `append` returns only when the events are durable, and appends all of them or none.
 - Only one process appends to an execution: sequence numbers are claimed, and a second writer gets `Conflict`.
 - An event that announces an act is appended only in a transaction that finds the leases still held (`LeaseLost`).
-- Nothing is ever changed or removed; each row carries the hash of the row before it.
+- Nothing is ever changed or removed; each row is sealed over the row before it (flows/journal_chain.py).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from flows.events import ANY_EVENT, Answer, Choice, Event, ExecutionFinished, ExecutionStarted, Verdict
+from flows.journal_chain import Key, Row, Vouch
+from flows.journal_keys import KeyFile, KeyTrouble
 from flows.journal_past import Past
 from runbooks.model import Mode
 from tasks.contract import Duration
-
-GENESIS = "0" * 64
 
 
 class JournalError(Exception):
@@ -36,6 +34,10 @@ class Conflict(JournalError):
 
 class LeaseLost(JournalError):
     """A lease that an act needs is not held any more."""
+
+
+class KeyMissing(JournalError):
+    """The key that seals rows cannot be had, so nothing is written: an unsealed row could be anybody's."""
 
 
 class Halted(JournalError):
@@ -165,6 +167,18 @@ class Summary:
     verdict: Verdict | None
 
 
+@dataclass(frozen=True)
+class Import:
+    """Rows `first` to `last` of an execution came from a copy: which one, by whom, when."""
+
+    execution: str
+    first: int
+    last: int
+    source: str
+    by: str
+    at: datetime
+
+
 class Journal(Protocol):
     """See the module's promises. Times are UTC; every method may raise JournalError.
 
@@ -179,6 +193,11 @@ class Journal(Protocol):
 
     def free_bytes(self) -> int | None:
         """Room that is left where it writes; None where that cannot be told."""
+        ...
+
+    @property
+    def copy_of(self) -> str | None:
+        """The place of the journal that this is a local copy of; None for a journal in its own right."""
         ...
 
     def append(self, execution: str, after: int, events: Sequence[Event], lease: Holder | None = None) -> int:
@@ -202,10 +221,6 @@ class Journal(Protocol):
 
         One query, bounded: it looks at the newest 1000 executions of any runbook and gives at most 20 000 events.
         """
-        ...
-
-    def hash_at(self, execution: str, number: int) -> str:
-        """The hash of an event's row, which seals all rows up to it; '' when there is no such row."""
         ...
 
     def find(self, prefix: str) -> list[str]:
@@ -245,36 +260,36 @@ class Journal(Protocol):
         ...
 
     def verify(self, execution: str) -> list[str]:
-        """What is wrong with the hash chain of an execution; empty when intact."""
+        """What is wrong with an execution's rows, or cannot be checked; empty when intact."""
+        ...
+
+    def stored(self, execution: str) -> list[Row]:
+        """An execution's rows as they are stored, in order; reads nothing into them."""
+        ...
+
+    def head(self, execution: str) -> Row | None:
+        """The last row of an execution."""
+        ...
+
+    def vouched(self, execution: str) -> Vouch | None:
+        """What vouches for rows without macs, from when the journal was migrated."""
+        ...
+
+    def names(self) -> list[str]:
+        """Every execution that has any row, whatever it is like."""
+        ...
+
+    def take_in(self, execution: str, after: int, rows: Sequence[Row], imported: Import) -> None:
+        """Append rows that were written elsewhere, as they are, and remember where from. Raises Conflict."""
+        ...
+
+    def imports(self, execution: str) -> list[Import]:
+        """What was taken in for an execution, in order."""
         ...
 
     def close(self) -> None:
         """Let go of the connection."""
         ...
-
-
-def canonical(body: Mapping[str, Any]) -> str:
-    """JSON with one spelling per value, for hashing."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def chain(previous: str, execution: str, number: int, body: str) -> str:
-    """Hash of a row, over the row before it: change, removal or reordering of any row breaks every later one."""
-    return hashlib.sha256(f"{previous}\n{execution}\n{number}\n{body}".encode()).hexdigest()
-
-
-def broken_links(execution: str, rows: Iterable[tuple[int, str, str]]) -> list[str]:
-    """What is wrong with a hash chain, given as (number, body, hash) in order; empty when intact."""
-    wrong, previous, expected = [], GENESIS, 1
-    for number, body, found in rows:
-        if number != expected:
-            wrong.append(f"event {expected} is missing")
-        previous = chain(previous, execution, number, body)
-        if previous != found:
-            wrong.append(f"event {number} does not fit the events before it")
-            previous = found
-        expected = number + 1
-    return wrong
 
 
 def demand_lease(holder: Holder, leases: Iterable[tuple[str, datetime]], now: datetime) -> list[str]:
@@ -303,3 +318,14 @@ def summary(execution: str, first: str, last: str) -> Summary:
         raise JournalError(f"execution {execution}: its first event is '{started.kind}', not its start")
     verdict = latest.verdict if isinstance(latest, ExecutionFinished) else None
     return Summary(execution, started.runbook, Mode(started.mode), started.at, latest.at, verdict)
+
+
+def sealing(keys: KeyFile, known: Callable[[], str | None]) -> Key:
+    """The key that seals rows; raises KeyMissing.
+
+    Must never happen: a row is written unsealed because the key is away. It is refused like an unreadable journal.
+    """
+    try:
+        return keys.current(known)
+    except KeyTrouble as error:
+        raise KeyMissing(f"{error}; nothing was written") from None

@@ -17,22 +17,23 @@ from uuid import uuid4
 from flows.events import ANY_EVENT, Event
 from flows.journal import (
     ANY_ENTRY,
-    GENESIS,
     Busy,
     Conflict,
     Halt,
     Held,
     Holder,
+    Import,
     InboxEntry,
     Received,
     Summary,
-    broken_links,
-    canonical,
-    chain,
     demand_lease,
     demand_no_halt,
+    sealing,
     summary,
 )
+from flows.journal_chain import Row as Stored
+from flows.journal_chain import Vouch, canonical, examine, extend
+from flows.journal_keys import KeyFile
 from flows.journal_past import PAST_EVENTS, PAST_EXECUTIONS, PAST_KINDS, Past, grouped
 from flows.journal_postgres_schema import EVENTS_LOCK, INBOX_LOCK, SWITCH_LOCK, prepare
 
@@ -45,10 +46,11 @@ PATIENCE = timedelta(seconds=5)
 LeaseClock = Callable[[datetime, datetime], datetime]
 """Which time leases go by, of (the caller's, the server's)."""
 
-_LAST = "SELECT number, hash FROM failover.events WHERE execution = %s ORDER BY number DESC LIMIT 1"
+_ROW = "execution, number, at, kind, body, hash, key, mac"
+_LAST = f"SELECT {_ROW} FROM failover.events WHERE execution = %s ORDER BY number DESC LIMIT 1"  # noqa: S608 - constants
 _HELD = "SELECT target, until FROM failover.leases WHERE holder = %s ORDER BY target FOR UPDATE"
 _TIME = "SELECT clock_timestamp()"  # a statement of its own: in the one above it might be read before the rows are locked
-_INSERT = "INSERT INTO failover.events VALUES (%s, %s, %s, %s, %s, %s)"
+_INSERT = f"INSERT INTO failover.events ({_ROW}) VALUES "  # noqa: S608 - constants
 _HALTS = """SELECT target, by, reason, at FROM failover.switches one WHERE halted
   AND number = (SELECT max(number) FROM failover.switches WHERE target = one.target) ORDER BY number"""
 
@@ -66,14 +68,16 @@ def caller_time(caller: datetime, _server: datetime) -> datetime:
 class PostgresJournal:
     """A journal on a server; safe from several threads, processes and machines."""
 
-    def __init__(self, url: str, patience: timedelta = PATIENCE, lease_clock: LeaseClock = server_time) -> None:
+    def __init__(self, url: str, patience: timedelta = PATIENCE, lease_clock: LeaseClock = server_time,
+                 keys: KeyFile | None = None) -> None:  # fmt: skip
         """Open it, and create its tables when they are missing. url: as libpq reads it, several hosts allowed."""
         from flows.journal_postgres_line import Line  # psycopg, which nobody else needs
 
         self._line = Line(url, patience)
         self._lease_clock = lease_clock
+        self._keys = keys or KeyFile()
         try:
-            prepare(self._line)
+            prepare(self._line, lambda: sealing(self._keys, lambda: None))
         except BaseException:
             self._line.close()
             raise
@@ -87,6 +91,11 @@ class PostgresJournal:
         """Not known: SQL does not tell what is left on the server's disk."""
         return None
 
+    @property
+    def copy_of(self) -> str | None:
+        """See Journal.copy_of: a database is never one."""
+        return None
+
     def close(self) -> None:
         """Close the connection."""
         self._line.close()
@@ -96,29 +105,29 @@ class PostgresJournal:
 
     def append(self, execution: str, after: int, events: Sequence[Event], lease: Holder | None = None) -> int:
         """See Journal.append."""
-        bodies = [canonical(event.model_dump(mode="json")) for event in events]
-        sent: tuple[int, str] | None = None
+        key = sealing(self._keys, self._known_key)
+        bodies = [(event.at, event.kind, canonical(event.model_dump(mode="json"))) for event in events]
+        sent: Stored | None = None
 
         def write(turn: Turn) -> int:
             nonlocal sent
-            last, *checks = self._begin(turn, execution, lease)
-            number, previous = last[0] if last else (0, GENESIS)
-            if turn.in_doubt and (number, previous) == sent:
-                return int(number)  # the answer was lost, not the commit
-            if number != after:
-                raise Conflict(f"execution {execution}: somebody else wrote event {number}, we knew {after}")
+            found, *checks = self._begin(turn, execution, lease)
+            last = Stored(*found[0]) if found else None
+            if turn.in_doubt and last is not None and last == sent:
+                return last.number  # the answer was lost, not the commit
+            _demand_after(execution, last, after)
             if lease is not None:
                 self._may_act(lease, checks, events[-1].at)
-            values: list[Any] = []
-            for event, body in zip(events, bodies, strict=True):
-                number += 1
-                previous = chain(previous, execution, number, body)
-                values += [execution, number, event.at, event.kind, body, previous]
-            sent = number, previous
-            turn.commit(_INSERT + ", (%s, %s, %s, %s, %s, %s)" * (len(events) - 1), *values)
-            return int(number)
+            rows = extend(execution, last, bodies, key)
+            sent = rows[-1]
+            turn.commit(*_inserting(rows))
+            return sent.number
 
         return self._line.carry_out(write)
+
+    def _known_key(self) -> str | None:
+        rows = self._rows("SELECT key FROM failover.events WHERE key <> '' LIMIT 1")
+        return str(rows[0][0]) if rows else None
 
     @staticmethod
     def _begin(turn: Turn, execution: str, lease: Holder | None) -> list[list[Row]]:
@@ -169,11 +178,6 @@ class PostgresJournal:
             f'"runbook":{json.dumps(runbook)}', limit, list(PAST_KINDS),
         )  # fmt: skip
         return grouped((execution, body) for execution, body in rows)
-
-    def hash_at(self, execution: str, number: int) -> str:
-        """See Journal.hash_at."""
-        rows = self._rows("SELECT hash FROM failover.events WHERE execution = %s AND number = %s", execution, number)
-        return str(rows[0][0]) if rows else ""
 
     def put(self, execution: str, said: InboxEntry, at: datetime) -> int:
         """See Journal.put."""
@@ -272,8 +276,63 @@ class PostgresJournal:
 
     def verify(self, execution: str) -> list[str]:
         """See Journal.verify."""
-        query = "SELECT number, body, hash FROM failover.events WHERE execution = %s ORDER BY number"
-        return broken_links(execution, [(number, body, found) for number, body, found in self._rows(query, execution)])
+        found = examine(execution, self.stored(execution), self.vouched(execution), self._keys.find)
+        return [finding.text for finding in found]
+
+    def stored(self, execution: str) -> list[Stored]:
+        """See Journal.stored."""
+        query = f"SELECT {_ROW} FROM failover.events WHERE execution = %s ORDER BY number"  # noqa: S608 - constants
+        return [Stored(*values) for values in self._rows(query, execution)]
+
+    def head(self, execution: str) -> Stored | None:
+        """See Journal.head."""
+        rows = self._rows(_LAST, execution)
+        return Stored(*rows[0]) if rows else None
+
+    def vouched(self, execution: str) -> Vouch | None:
+        """See Journal.vouched."""
+        rows = self._rows("SELECT execution, number, hash, key, mac FROM failover.vouches WHERE execution = %s", execution)
+        return Vouch(*rows[0]) if rows else None
+
+    def names(self) -> list[str]:
+        """See Journal.names."""
+        query = "SELECT execution FROM failover.events UNION SELECT execution FROM failover.vouches ORDER BY 1"
+        return [name for (name,) in self._rows(query)]
+
+    def take_in(self, execution: str, after: int, rows: Sequence[Stored], imported: Import) -> None:
+        """See Journal.take_in."""
+
+        def write(turn: Turn) -> None:
+            (found,) = self._begin(turn, execution, None)
+            last = Stored(*found[0]) if found else None
+            if turn.in_doubt and last == rows[-1]:
+                return
+            _demand_after(execution, last, after)
+            text, *values = _inserting(rows)
+            turn.commit(
+                text + "; INSERT INTO failover.imports VALUES (%s, %s, %s, %s, %s, %s)",  # noqa: S608 - constants
+                *values,
+                imported.execution, imported.first, imported.last, imported.source, imported.by, imported.at,
+            )  # fmt: skip
+
+        self._line.carry_out(write)
+
+    def imports(self, execution: str) -> list[Import]:
+        """See Journal.imports."""
+        query = "SELECT execution, first, last, source, by, at FROM failover.imports WHERE execution = %s ORDER BY first"
+        return [Import(*row) for row in self._rows(query, execution)]
+
+
+def _demand_after(execution: str, last: Stored | None, after: int) -> None:
+    number = last.number if last else 0
+    if number != after:
+        raise Conflict(f"execution {execution}: somebody else wrote event {number}, we knew {after}")
+
+
+def _inserting(rows: Sequence[Stored]) -> tuple[Any, ...]:
+    """The statement that appends rows, and its values."""
+    values = [value for row in rows for value in (row.execution, row.number, row.at, row.kind, row.body, row.hash, row.key, row.mac)]
+    return (_INSERT + ", ".join(["(%s, %s, %s, %s, %s, %s, %s, %s)"] * len(rows)), *values)
 
 
 def _halts(rows: list[Row]) -> list[Halt]:

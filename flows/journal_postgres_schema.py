@@ -5,12 +5,15 @@ A role that may not create them can still use them: docs/journal.md says what it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flows.events import SCHEMA_VERSION
 from flows.journal import JournalError
+from flows.journal_chain import Vouch, vouch
 
 if TYPE_CHECKING:
+    from flows.journal_chain import Key
     from flows.journal_postgres_line import Line, Turn
 
 EVENTS_LOCK, INBOX_LOCK, SWITCH_LOCK, SCHEMA_LOCK = range(0x46414C31, 0x46414C35)
@@ -43,18 +46,35 @@ CREATE FUNCTION failover.refuse() RETURNS trigger LANGUAGE plpgsql SET search_pa
   $$ BEGIN RAISE EXCEPTION 'append-only' USING ERRCODE = 'integrity_constraint_violation'; END $$;
 """
 
+_SEALED = """
+ALTER TABLE failover.events ADD COLUMN key text NOT NULL DEFAULT '', ADD COLUMN mac text NOT NULL DEFAULT '';
+CREATE TABLE failover.vouches (
+  execution text PRIMARY KEY, number integer NOT NULL, hash text NOT NULL, key text NOT NULL, mac text NOT NULL);
+CREATE TABLE failover.imports (
+  execution text NOT NULL, first integer NOT NULL, last integer NOT NULL, source text NOT NULL, by text NOT NULL,
+  at timestamptz NOT NULL);
+"""
+"""From schema 1 to 2."""
+
 _CREATE = _TABLES + "".join(_APPEND_ONLY.format(table=table) for table in ("events", "inbox", "switches"))
+_MIGRATE = _SEALED + "".join(_APPEND_ONLY.format(table=table) for table in ("vouches", "imports"))
+_HEADS = """SELECT execution, number, hash FROM failover.events one
+  WHERE number = (SELECT max(number) FROM failover.events WHERE execution = one.execution)"""
+_VOUCH = "INSERT INTO failover.vouches VALUES (%s, %s, %s, %s, %s);"
 # Not to_regclass: within a transaction it may answer from a cache that is older than the lock we waited for.
 _TABLE_THERE = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = 'failover' AND tablename = 'schema_version')"
 _SCHEMA_THERE = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'failover')"
 _SIGN = "INSERT INTO failover.schema_version VALUES (%s)"
 
 
-def prepare(line: Line) -> None:
-    """Create the tables if they are missing; raises JournalError when a newer version wrote them."""
+def prepare(line: Line, key: Callable[[], Key]) -> None:
+    """Create or migrate the tables; raises JournalError when a newer version wrote them.
+
+    key: seals what stands in a journal of schema 1, which has no macs; asked for only then.
+    """
     version = line.carry_out(_version)
-    if version is None:
-        version = line.carry_out(_create)
+    if version is None or version < SCHEMA_VERSION:
+        version = line.carry_out(lambda turn: _create(turn, key))
     if version > SCHEMA_VERSION:
         raise JournalError(f"journal {line.place}: written by a newer version (schema {version}, ours {SCHEMA_VERSION})")
 
@@ -64,12 +84,22 @@ def _version(turn: Turn) -> int | None:
     return int(turn.look("SELECT max(number) FROM failover.schema_version")[0][0]) if there else None
 
 
-def _create(turn: Turn) -> int:
+def _create(turn: Turn, key: Callable[[], Key]) -> int:
     turn.ask("SELECT pg_advisory_xact_lock(%s, 0)", SCHEMA_LOCK)
     version = _version(turn)  # again: somebody may have made them while we waited
-    if version is not None:
+    if version is None:
+        ((there,),) = turn.look(_SCHEMA_THERE)
+        schema = "" if there else "CREATE SCHEMA failover;"  # IF NOT EXISTS would want the right to create one even so
+        turn.commit(schema + _CREATE + _MIGRATE + _SIGN, SCHEMA_VERSION)
+    elif version < SCHEMA_VERSION:
+        turn.ask("LOCK TABLE failover.events IN SHARE ROW EXCLUSIVE MODE")  # nobody appends between the look and the change
+        made = [_values(vouch(execution, number, plain, key())) for execution, number, plain in turn.look(_HEADS)]
+        flat = [value for values in made for value in values]
+        turn.commit(_MIGRATE + _VOUCH * len(made) + _SIGN, *flat, SCHEMA_VERSION)
+    else:
         return version
-    ((there,),) = turn.look(_SCHEMA_THERE)
-    schema = "" if there else "CREATE SCHEMA failover;"  # IF NOT EXISTS would want the right to create one even so
-    turn.commit(schema + _CREATE + _SIGN, SCHEMA_VERSION)
     return SCHEMA_VERSION
+
+
+def _values(made: Vouch) -> tuple[str, int, str, str, str]:
+    return (made.execution, made.number, made.hash, made.key, made.mac)

@@ -13,61 +13,45 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flows.events import ANY_EVENT, SCHEMA_VERSION, Event
+from flows.events import ANY_EVENT, Event
 from flows.journal import (
     ANY_ENTRY,
-    GENESIS,
     Busy,
     Conflict,
     Halt,
     Held,
     Holder,
+    Import,
     InboxEntry,
     JournalError,
     Received,
     Summary,
-    broken_links,
-    canonical,
-    chain,
     demand_lease,
     demand_no_halt,
+    sealing,
     summary,
 )
+from flows.journal_chain import Key, Row, Vouch, canonical, examine, extend
+from flows.journal_keys import KeyFile
 from flows.journal_past import PAST_EVENTS, PAST_EXECUTIONS, PAST_KINDS, Past, grouped
+from flows.journal_sqlite_schema import prepare
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-  execution TEXT NOT NULL, number INTEGER NOT NULL, at TEXT NOT NULL, kind TEXT NOT NULL,
-  body TEXT NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (execution, number)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS inbox (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, execution TEXT NOT NULL, at TEXT NOT NULL, body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS leases (
-  target TEXT PRIMARY KEY, token INTEGER NOT NULL, execution TEXT NOT NULL, holder TEXT NOT NULL, host TEXT NOT NULL,
-  pid INTEGER NOT NULL, boot TEXT NOT NULL, since TEXT NOT NULL, until TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS switches (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, target TEXT NOT NULL, halted INTEGER NOT NULL, by TEXT NOT NULL,
-  reason TEXT NOT NULL, at TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS firsts ON events (number, at) WHERE number = 1;
-CREATE INDEX IF NOT EXISTS letters ON inbox (execution, number);
-CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS events_remain BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS switches_stay BEFORE UPDATE ON switches BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS switches_remain BEFORE DELETE ON switches BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS inbox_stays BEFORE UPDATE ON inbox BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS inbox_remains BEFORE DELETE ON inbox BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-"""
+_ROW = "execution, number, at, kind, body, hash, key, mac"
+_LAST = f"SELECT {_ROW} FROM events WHERE execution = ? ORDER BY number DESC LIMIT 1"  # noqa: S608 - constants
+_INSERT = f"INSERT INTO events ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 
 
 class SqliteJournal:
     """A journal in one file on this machine; safe from several threads and processes."""
 
-    def __init__(self, path: Path, wait: timedelta = timedelta(seconds=5)) -> None:
+    def __init__(self, path: Path, wait: timedelta = timedelta(seconds=5), keys: KeyFile | None = None) -> None:
         """Open or create it. wait: how long to wait for another writer before giving up."""
         self._path = path
+        self._keys = keys or KeyFile()
         self._lock = threading.RLock()
         try:
             _prepare(path)
@@ -76,16 +60,9 @@ class SqliteJournal:
             )
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            self._create()
+            prepare(self._db, path, lambda: sealing(self._keys, lambda: None))
         except (sqlite3.Error, OSError) as error:
             raise JournalError(f"journal {path}: cannot be opened ({_why(error)})") from None
-
-    def _create(self) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise JournalError(f"journal {self._path}: written by a newer version (schema {version}, ours {SCHEMA_VERSION})")
-        if version < SCHEMA_VERSION:
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
 
     @property
     def place(self) -> str:
@@ -98,6 +75,12 @@ class SqliteJournal:
             return shutil.disk_usage(self._path.parent).free
         except OSError:
             return None
+
+    @property
+    def copy_of(self) -> str | None:
+        """See Journal.copy_of."""
+        rows = self._rows("SELECT place FROM origin")
+        return str(rows[0][0]) if rows else None
 
     def close(self) -> None:
         """Close the file."""
@@ -135,24 +118,31 @@ class SqliteJournal:
 
     def append(self, execution: str, after: int, events: Sequence[Event], lease: Holder | None = None) -> int:
         """See Journal.append."""
-        bodies = [canonical(event.model_dump(mode="json")) for event in events]
+        key = self._key()
+        bodies = [(event.at, event.kind, canonical(event.model_dump(mode="json"))) for event in events]
         with self._write() as db:
-            row = db.execute(
-                "SELECT number, hash FROM events WHERE execution = ? ORDER BY number DESC LIMIT 1", (execution,)
-            ).fetchone()
-            number, previous = row or (0, GENESIS)
-            if number != after:
-                raise Conflict(f"execution {execution}: somebody else wrote event {number}, we knew {after}")
+            last = self._demand_last(db, execution, after)
             if lease is not None:
                 self._may_act(db, lease, events[-1].at)
-            for event, body in zip(events, bodies, strict=True):
-                number += 1
-                previous = chain(previous, execution, number, body)
-                db.execute(
-                    "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)",
-                    (execution, number, event.at.isoformat(), event.kind, body, previous),
-                )
-        return int(number)
+            rows = extend(execution, last, bodies, key)
+            db.executemany(_INSERT, [_values(row) for row in rows])
+        return rows[-1].number if rows else after
+
+    def _key(self) -> Key:
+        return sealing(self._keys, self._known_key)
+
+    def _known_key(self) -> str | None:
+        rows = self._rows("SELECT key FROM events WHERE key <> '' LIMIT 1")
+        return str(rows[0][0]) if rows else None
+
+    @staticmethod
+    def _demand_last(db: sqlite3.Connection, execution: str, after: int) -> Row | None:
+        found = db.execute(_LAST, (execution,)).fetchone()
+        last = _row(found) if found else None
+        number = last.number if last else 0
+        if number != after:
+            raise Conflict(f"execution {execution}: somebody else wrote event {number}, we knew {after}")
+        return last
 
     def _may_act(self, db: sqlite3.Connection, holder: Holder, now: datetime) -> None:
         """Must never happen: an act is announced while its lease is another's, or while its target is halted."""
@@ -201,11 +191,6 @@ class SqliteJournal:
             f'"runbook":{json.dumps(runbook)}', limit, *PAST_KINDS,
         )  # fmt: skip
         return grouped(rows)
-
-    def hash_at(self, execution: str, number: int) -> str:
-        """See Journal.hash_at."""
-        rows = self._rows("SELECT hash FROM events WHERE execution = ? AND number = ?", execution, number)
-        return str(rows[0][0]) if rows else ""
 
     def put(self, execution: str, said: InboxEntry, at: datetime) -> int:
         """See Journal.put."""
@@ -288,8 +273,67 @@ class SqliteJournal:
 
     def verify(self, execution: str) -> list[str]:
         """See Journal.verify."""
-        rows = self._rows("SELECT number, body, hash FROM events WHERE execution = ? ORDER BY number", execution)
-        return broken_links(execution, [(number, body, found) for number, body, found in rows])
+        found = examine(execution, self.stored(execution), self.vouched(execution), self._keys.find)
+        return [finding.text for finding in found]
+
+    def stored(self, execution: str) -> list[Row]:
+        """See Journal.stored."""
+        query = f"SELECT {_ROW} FROM events WHERE execution = ? ORDER BY number"  # noqa: S608 - constants
+        return [_row(values) for values in self._rows(query, execution)]
+
+    def head(self, execution: str) -> Row | None:
+        """See Journal.head."""
+        rows = self._rows(_LAST, execution)
+        return _row(rows[0]) if rows else None
+
+    def vouched(self, execution: str) -> Vouch | None:
+        """See Journal.vouched."""
+        rows = self._rows("SELECT execution, number, hash, key, mac FROM vouches WHERE execution = ?", execution)
+        return Vouch(*rows[0]) if rows else None
+
+    def names(self) -> list[str]:
+        """See Journal.names."""
+        return [name for (name,) in self._rows("SELECT execution FROM events UNION SELECT execution FROM vouches ORDER BY 1")]
+
+    def take_in(self, execution: str, after: int, rows: Sequence[Row], imported: Import) -> None:
+        """See Journal.take_in."""
+        with self._write() as db:
+            self._demand_last(db, execution, after)
+            db.executemany(_INSERT, [_values(row) for row in rows])
+            db.execute(
+                "INSERT INTO imports VALUES (?, ?, ?, ?, ?, ?)",
+                (imported.execution, imported.first, imported.last, imported.source, imported.by, imported.at.isoformat()),
+            )
+
+    def leases(self) -> list[Busy]:
+        """Every lease that was ever taken, as it stands; those that were given back are over."""
+        rows = self._rows("SELECT target, execution, holder, host, pid, boot, since, until FROM leases")
+        at = datetime.fromisoformat
+        return [Busy(target, Holder(*who), at(since), at(until), timedelta(0)) for target, *who, since, until in rows]
+
+    def number_inbox_from(self, last: int) -> None:
+        """Number the inbox's next entries behind `last`: a copy continues its journal's numbers, or adopts none."""
+        with self._write() as db:
+            if not db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'inbox'", (last,)).rowcount:
+                db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('inbox', ?)", (last,))
+
+    def imports(self, execution: str) -> list[Import]:
+        """See Journal.imports."""
+        rows = self._rows("SELECT first, last, source, by, at FROM imports WHERE execution = ? ORDER BY first", execution)
+        return [Import(execution, first, last, source, by, datetime.fromisoformat(at)) for first, last, source, by, at in rows]
+
+
+def _row(values: tuple[Any, ...]) -> Row:
+    """A row as stored; a time that is none is shown as the oldest there is, so that the row is told as changed."""
+    execution, number, at, *rest = values
+    try:
+        return Row(execution, number, datetime.fromisoformat(at), *rest)
+    except (ValueError, TypeError):
+        return Row(execution, number, datetime.min.replace(tzinfo=UTC), *rest)
+
+
+def _values(row: Row) -> tuple[Any, ...]:
+    return (row.execution, row.number, row.at.isoformat(), row.kind, row.body, row.hash, row.key, row.mac)
 
 
 _PREPARING = threading.Lock()

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from flows.anchors import anchor_of
 from flows.clock import covered, people_spans, recovered_at, recovery_time
-from flows.events import Acted, Event, Status, Verdict
+from flows.events import ANY_EVENT, Acted, Event, Status, Verdict
 from flows.fencing import warnings
 from flows.forecast import source, time_for
 from flows.journal import Journal
+from flows.journal_chain import Row, examine
+from flows.journal_keys import KeyFile
 from flows.loss_report import losses
 from flows.report_parts import (
     Fact,
@@ -29,7 +32,7 @@ from flows.report_parts import (
     StepLine,
     Warned,
 )
-from flows.report_story import expectations, interventions, tries
+from flows.report_story import expectations, interventions, tries, unleased
 from flows.state import ExecutionState, GateRecord, fold
 from runbooks.plan import Plan, change_type
 from tasks.contract import Mark
@@ -47,14 +50,17 @@ class Source:
 
 
 def read_source(journal: Journal, execution: str, plan: Plan) -> Source:
-    """Read an execution with the hash that seals it, and check the chain. Raises JournalError."""
-    rows = journal.read(execution)
-    number = rows[-1][0] if rows else 0
-    seal = Seal(
-        journal=journal.place, events=len(rows), hash=journal.hash_at(execution, number),
-        problems=tuple(journal.verify(execution)),
+    """Read an execution once, and check the seals of what was read. Raises JournalError."""
+    rows = journal.stored(execution)
+    return Source(execution, plan, [ANY_EVENT.validate_json(row.body) for row in rows], _seal(journal, execution, rows))
+
+
+def _seal(journal: Journal, execution: str, rows: Sequence[Row]) -> Seal:
+    found = examine(execution, rows, journal.vouched(execution), KeyFile().find)
+    return Seal(
+        journal=journal.place, events=len(rows), hash=rows[-1].hash if rows else "", anchor=str(anchor_of(rows[-1])) if rows else "",
+        problems=tuple(one.text for one in found if not one.unchecked), unchecked=tuple(one.text for one in found if one.unchecked),
     )  # fmt: skip
-    return Source(execution, plan, [event for _, event in rows], seal)
 
 
 def build(source: Source, facts: Sequence[Fact] = ()) -> Report:
@@ -77,7 +83,7 @@ def build(source: Source, facts: Sequence[Fact] = ()) -> Report:
         warnings=tuple(Warned(at=one.at, verdict=one.verdict, recovery=one.recovery) for one in state.forecasts),
         lasting=_lasting(plan, state),
         refusals=tuple(f"{one.step}: {one.refused}" for one in events if isinstance(one, Acted) and one.refused),
-        interventions=interventions(events), overridden=warnings(state), preflight=_preflight(state),
+        interventions=interventions(events), overridden=warnings(state), unleased=unleased(events), preflight=_preflight(state),
         history="budgets only" if history is None else f"{history.executions} earlier executions", facts=tuple(facts),
     )  # fmt: skip
 

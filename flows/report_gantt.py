@@ -67,7 +67,7 @@ def picture(report: Report) -> Chart:
     rta = f"RTA {seconds(report.rta.total)} of RTO {seconds(report.rto)}" if report.rta is not None else f"RTO {seconds(report.rto)}"
     return headed(
         gantt(report), f"{cut(report.title, 70)}: {report.verdict}",
-        f"{report.mode}, {report.started:%Y-%m-%d %H:%M:%S} UTC, {rta}; execution {report.execution}, sealed by {report.seal.hash[:16]}",
+        f"{report.mode}, {report.started:%Y-%m-%d %H:%M:%S} UTC, {rta}; execution {report.execution}, anchor {report.seal.anchor or 'not known'}",
     )  # fmt: skip
 
 

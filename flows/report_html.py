@@ -47,8 +47,8 @@ def _head(report: Report) -> str:
     why = f" Reason: {e(report.reason)}." if report.reason else ""
     said = f'<p class="say {_tone(report.verdict)}">{e(report.detail)}</p>' if report.detail not in {"", report.verdict} else ""
     until = "still going on at" if report.verdict in NOT_YET else "until"
-    broken = "".join(f'<p class="say bad">The journal is not intact: {e(one)}</p>' for one in report.seal.problems)
-    broken += "".join(f'<p class="say bad">{e(one)}</p>' for one in report.overridden)
+    bad = [*(f"The journal is not intact: {one}" for one in report.seal.problems), *report.unleased, *report.overridden]
+    broken = "".join(f'<p class="say bad">{e(one)}</p>' for one in bad)
     return (
         f'<header><span class="badge {_tone(report.verdict)}">{e(report.verdict)}</span><span class="mode">{e(report.mode)}</span>'
         f"<h1>{e(report.title)}</h1>"
@@ -220,11 +220,15 @@ def _preflight(report: Report) -> str:
 
 def _seal(report: Report) -> str:
     seal = report.seal
-    intact = "intact" if not seal.problems else "NOT INTACT: " + "; ".join(seal.problems)
+    wrong = "NOT INTACT: " + "; ".join(seal.problems) if seal.problems else ""
+    unknown = "not all checked: " + "; ".join(seal.unchecked) if seal.unchecked else ""
+    intact = "; ".join(filter(None, (wrong, unknown))) or "intact"
+    against = f" --anchor {e(seal.anchor)}" if seal.anchor else ""
     facts = [
         ("journal", e(seal.journal)), ("events", f"{seal.events}, chain {e(intact)}"), ("hash of the last event", f"<code>{e(seal.hash)}</code>"),
+        ("anchor", f"<code>{e(seal.anchor)}</code>, its last event as the key sealed it"),
         ("plan", f"<code>{e(report.plan_hash)}</code>"), ("made by", f"failover {e(report.version)}"),
-        ("to check", f"<code>failover verify-journal {e(report.execution)}</code>"),
+        ("to check", f"<code>failover verify-journal {e(report.execution)}{against}</code>"),
     ]  # fmt: skip
     return _section("The record", f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in facts)}</dl>")
 

@@ -164,13 +164,18 @@ class Intervention(Frozen):
 
 
 class Seal(Frozen):
-    """Where the record lies, and the hash that seals it: any change of any event of it changes this hash."""
+    """Where the record lies, and what seals it: any change of any event of it changes the hash and the anchor."""
 
     journal: str = ""
     events: int = 0
     hash: str = ""
+    """of the last event; nobody needs a key to compute it"""
+    anchor: str = ""
+    """the last event as it was sealed with the key; `failover verify-journal --anchor` compares"""
     problems: tuple[str, ...] = ()
-    """What does not fit the hash chain; empty when it is intact."""
+    """What is not as it was written; empty when it is intact."""
+    unchecked: tuple[str, ...] = ()
+    """What cannot be told where this was made, because a key is not there."""
 
 
 class Report(Frozen):
@@ -217,6 +222,8 @@ class Report(Frozen):
     """Problems, and what could not be asked, before the first change."""
     refusals: tuple[str, ...]
     interventions: tuple[Intervention, ...]
+    unleased: tuple[str, ...]
+    """each override: who went on without the journal's leases, why, from which copy"""
     history: str
     """what the forecast learned from earlier executions"""
     facts: tuple[Fact, ...] = ()

@@ -15,6 +15,7 @@ from flows.events import (
     Interrupted,
     Marked,
     Noted,
+    Override,
     Resumed,
     StepFinished,
     StepStarted,
@@ -104,3 +105,12 @@ def interventions(events: Sequence[Event]) -> tuple[Intervention, ...]:
             case _:
                 pass
     return tuple(found)
+
+
+def unleased(events: Sequence[Event]) -> tuple[str, ...]:
+    """Each override as one line; empty when the journal's leases held all the time."""
+    return tuple(
+        f"{one.at:%H:%M:%S} unleased, journal copy: {one.by} on {one.host} went on from {one.file} (up to event {one.last}) "
+        f"because {one.journal} was dead: {one.reason}"
+        for one in events if isinstance(one, Override)
+    )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from flows.report_parts import LossRange, Report
+from flows.report_parts import LossRange, Report, Seal
 from tasks.durations import show_seconds
 
 Row = Sequence[str]
@@ -93,7 +93,7 @@ def markdown(report: Report) -> str:
         f"started {report.started:%Y-%m-%d %H:%M:%S} UTC by {_plain(report.initiator)} ({_plain(report.channel)})"
         + (f": {_plain(report.reason)}" if report.reason else "") + ".",
         "",
-        *(f"**{_plain(one)}**\n" for one in report.overridden),
+        *(f"**{_plain(one)}**\n" for one in (*report.overridden, *report.unleased)),
         *recovery_lines(report),
         *loss_lines(report),
         "",
@@ -106,11 +106,14 @@ def markdown(report: Report) -> str:
         lines += section(report)
     details: list[Row] = [("step", "detail"), *((line.step, line.detail) for line in report.steps if line.detail)]
     lines += ["## Details", "", *markdown_table(details), ""]
-    seal = report.seal
-    broken = "".join(f"; NOT INTACT: {one}" for one in seal.problems)
-    lines += [f"Journal {seal.journal}: {seal.events} events sealed by `{seal.hash}`{broken}.",
-              f"Plan {report.plan_hash[:16]}; failover {report.version}.", ""]  # fmt: skip
+    lines += [f"{_sealed(report.seal)}.", f"Plan {report.plan_hash[:16]}; failover {report.version}.", ""]
     return "\n".join(lines)
+
+
+def _sealed(seal: Seal) -> str:
+    anchored = f", anchor `{seal.anchor}`" if seal.anchor else ""
+    told = [*(f"; NOT INTACT: {one}" for one in seal.problems), *(f"; not checked: {one}" for one in seal.unchecked)]
+    return f"Journal {seal.journal}: {seal.events} events sealed by `{seal.hash}`{anchored}{_plain(''.join(told))}"
 
 
 def _facts(report: Report) -> list[str]:

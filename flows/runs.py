@@ -6,7 +6,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from pathlib import Path
 from flows.clock import Clock
 from flows.core import Core
 from flows.engine import LEASE, Engine, Opened, needs_lease
-from flows.events import Event, ExecutionStarted, LeaseTaken, Marked, Resumed, Status, Verdict
+from flows.events import Event, ExecutionStarted, LeaseTaken, Marked, Override, Resumed, Status, Verdict
 from flows.journal import EVERYTHING, Busy, Halted, Held, Holder, InboxEntry, Journal
 from flows.state import ExecutionState, fold
 from runbooks.loader import load_text
@@ -69,6 +69,8 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
     Raises RunbookError when a secret that a step needs is missing, TargetBusy when somebody else holds a target, and
     JournalError.
     """
+    if journal.copy_of is not None:
+        raise CannotResume(f"{journal.place} is a copy of {journal.copy_of}; a new execution needs a journal of its own: name another file")
     plan, now = request.plan, clock.now()
     execution = request.execution or new_id()
     holder = _me(execution)
@@ -114,6 +116,7 @@ def resume(
     rows = journal.read(execution)
     if not rows:
         raise CannotResume(f"there is no execution {execution} in {journal.place}")
+    _demand_its_place(journal, execution, [event for _, event in rows])
     state = fold(event for _, event in rows)
     plan = replan(state)
     if state.verdict in {Verdict.recovered, Verdict.no_action, Verdict.would, Verdict.rolled_back}:
@@ -137,6 +140,22 @@ def resume(
     number = journal.append(execution, rows[-1][0], events)
     opened = Opened(execution, Core(plan, fold(events, state), checks=True), number, holder, tokens, leased)
     return Engine(opened, journal, clock, environ=environ)
+
+
+def _demand_its_place(journal: Journal, execution: str, events: Sequence[Event]) -> None:
+    """Must never happen: a copy goes on unnamed, or a journal goes on with what went on in a copy (break_glass.py)."""
+    over = next((event for event in reversed(events) if isinstance(event, Override)), None)
+    if journal.copy_of is not None:
+        if over is not events[-1]:
+            raise CannotResume(
+                f"{journal.place} is a copy of {journal.copy_of}; when that is dead, "
+                f"`failover resume {execution} --journal {journal.place} --override NAME --reason WHY` goes on with it"
+            )
+    elif over is not None:
+        raise CannotResume(
+            f"execution {execution} went on in {over.file} on {over.host} (override by {over.by}), and is here to be read only; "
+            "go on with that file, or start a new execution"
+        )
 
 
 def _demand_no_halt(journal: Journal, targets: tuple[str, ...]) -> None:
@@ -234,6 +253,14 @@ def is_dead(holder: Holder) -> bool:
     if machine == ours:
         return _born(holder.pid) != born
     return _installation() != "" and machine.split("/")[:2] == ours.split("/")[:2]
+
+
+def lives_here(holder: Holder) -> bool:
+    """Proof that a holder's process lives: this machine's, of this boot, and started when it says."""
+    machine, _, born = holder.boot.rpartition("/")
+    me = _me(holder.execution)
+    same = machine != "" and holder.host == me.host and machine == me.boot.rpartition("/")[0]
+    return same and _born(holder.pid) == born
 
 
 def _me(execution: str) -> Holder:

@@ -121,7 +121,12 @@ def _summary(story: Story) -> list[Block]:
     lines = [fit(line, 500) for line in recovery_lines(report)] if report.mode != "dry-run" else []
     detail = f"*{fit(ending(report.verdict, report.detail), 1200)}*"
     goes_on = f"\n`failover resume {story.execution}` goes on" if story.state.finished is None else ""
-    return [section("\n".join([detail, *lines]) + goes_on)]
+    return [section("\n".join([detail, *lines]) + goes_on + anchor_line(story))]
+
+
+def anchor_line(story: Story) -> str:
+    """The journal's head, kept where the journal's database is not: a cut-off end shows."""
+    return f"\nanchor `{fit(story.anchor, 200)}`" if story.anchor else ""
 
 
 def ending(verdict: str, detail: str) -> str:

@@ -24,7 +24,7 @@ from flows.events import Progress
 from flows.slack_card import card
 from flows.slack_channel import CARD, DETAIL, Kind, Label, Posted, SlackTrouble
 from flows.slack_limits import Message, problems
-from flows.slack_story import Story
+from flows.slack_story import Story, anchored
 from flows.slack_thread import Detail, next_detail
 
 PACE = 1.2
@@ -70,10 +70,15 @@ class Outbox:
     """Tells one execution. `step` does at most one thing and says when to come again; `run` does so until all is told."""
 
     def __init__(
-        self, story: Story, channel: Channel, *, fresh: bool, say: Callable[[str], None] = lambda _: None, timing: Timing | None = None
-    ) -> None:
-        """fresh: nobody can have told anything of it yet, so nothing needs to be looked for."""
-        self.story = story
+        self, story: Story, channel: Channel, *, fresh: bool, say: Callable[[str], None] = lambda _: None, timing: Timing | None = None,
+        head: Callable[[], str] = lambda: "",
+    ) -> None:  # fmt: skip
+        """fresh: nobody can have told anything of it yet, so nothing needs to be looked for.
+
+        head: the anchor of the journal's last event, '' when it cannot be had; never raises.
+        """
+        self.story = anchored(story, head)
+        self._head = head
         self.told = threading.Event()
         """Set once the story is over and told."""
         self._channel = channel
@@ -96,7 +101,7 @@ class Outbox:
         if notice is None:
             self.story = replace(self.story, attended=self.story.over)
         elif not isinstance(notice, Progress):
-            self.story = self.story.heard(notice)  # type: ignore[arg-type]
+            self.story = anchored(self.story.heard(notice), self._head)  # type: ignore[arg-type]
 
     def run(self, notices: queue.SimpleQueue[object] | None) -> None:
         """Tell until the story is over and told. Without notices the story is told as it is."""

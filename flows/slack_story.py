@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -26,6 +26,8 @@ class Story:
     """Whether an engine carries it out now, as far as whoever tells it knows."""
     page: str | None = None
     """Address of the run in the Prefect UI."""
+    anchor: str = ""
+    """The journal's head at event `number`, once the story is over; see flows/anchors.py."""
 
     @property
     def number(self) -> int:
@@ -42,13 +44,18 @@ class Story:
 
     def heard(self, event: Event) -> Story:
         """The story with one more event."""
-        return replace(self, events=(*self.events, event), state=fold((event,), self.state))
+        return replace(self, events=(*self.events, event), state=fold((event,), self.state), anchor="")
 
 
 def story_of(execution: str, plan: Plan, events: Iterable[Event], *, attended: bool = True, page: str | None = None) -> Story:
     """The story from the journal's events."""
     told = tuple(events)
     return Story(execution, plan, told, fold(told), attended, page)
+
+
+def anchored(story: Story, head: Callable[[], str]) -> Story:
+    """The story with the journal's head, asked for when it is over: then nothing is written behind its last event."""
+    return replace(story, anchor=head()) if story.over and not story.anchor else story
 
 
 def severity(story: Story) -> str:

@@ -8,15 +8,15 @@ from datetime import datetime
 from flows import events as e
 from flows.report import Source, build
 from flows.report_text import recovery_lines
-from flows.slack_card import DRILL, answering, ending, mode_word, section
+from flows.slack_card import DRILL, anchor_line, answering, ending, mode_word, section
 from flows.slack_limits import Block, Message
 from flows.slack_story import Story
 from flows.slack_text import fit, units
 from flows.watching import Question, line, questions
 
 _TOLD = (
-    e.Resumed, e.StepFinished, e.ApprovalGiven, e.GateClosed, e.DecisionClosed, e.Forecasted, e.StopAsked,
-    e.RollbackStarted, e.Interrupted, e.Noted,
+    e.Resumed, e.Override, e.StepFinished, e.ApprovalGiven, e.GateClosed, e.DecisionClosed, e.OverrideGiven, e.FenceOverridden,
+    e.Forecasted, e.StopAsked, e.RollbackStarted, e.Interrupted, e.Noted,
 )  # fmt: skip
 LINES, LINE, ROOM = 25, 600, 2800
 """What one message joins when much happened within a second: lines, the length of each, and of all."""
@@ -76,7 +76,8 @@ def _end(story: Story, event: e.ExecutionFinished) -> str:
     upto = story.events[: story.events.index(event) + 1]
     recovery = [fit(one, 300) for one in recovery_lines(build(Source(story.execution, story.plan, upto)))]
     said = fit(ending(event.verdict.value, event.detail), LINE * 2)
-    return "\n".join([f"*{said}*", *recovery, f"`failover report {story.execution}` tells all"])
+    anchor = anchor_line(story) if event is story.events[-1] else ""
+    return "\n".join([f"*{said}*", *recovery, f"`failover report {story.execution}` tells all"]) + anchor
 
 
 def _ask(story: Story, event: e.Event, question: Question, at: datetime) -> Message:

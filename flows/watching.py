@@ -149,6 +149,8 @@ def line(event: Event) -> str | None:
             return f"start {event.runbook} ({event.mode.value}) for {event.service}, rto {show_seconds(timedelta(seconds=event.rto))}"
         case e.Resumed():
             return f"resumed by {event.by} on {event.host}"
+        case e.Override():
+            return f"OVERRIDE by {event.by}: goes on unleased, from the copy {event.file} of {event.journal}: {event.reason}"
         case e.Preflighted():
             lines = "".join(f"\n    {one.result.upper()} {one}" for one in event.checks if one.result != "ok")
             fine = sum(one.result == "ok" for one in event.checks)

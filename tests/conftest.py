@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.tasks.postgres_nodes import Installation, Node, installed
+
+_OF_THE_TESTS = Path(tempfile.mkdtemp(prefix="failover-test-user-"))  # not the user's own key, nor copies in his state
+os.environ["XDG_CONFIG_HOME"], os.environ["XDG_STATE_HOME"] = str(_OF_THE_TESTS / "config"), str(_OF_THE_TESTS / "state")
+atexit.register(shutil.rmtree, _OF_THE_TESTS, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

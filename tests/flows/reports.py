@@ -27,7 +27,7 @@ HOSTILE = "</title></style><script>alert(1)</script><img src=http://example.org/
 
 def source(plan: Plan, events: list[Event], execution: str = "7f3a09c1") -> Source:
     """As if it had been read from a journal."""
-    return Source(execution, plan, events, Seal(journal="/var/lib/failover/journal.db", events=len(events), hash="ab" * 32))
+    return Source(execution, plan, events, Seal(journal="/var/lib/failover/journal.db", events=len(events), hash="ab" * 32, anchor=f"{execution}#{len(events)}:{'cd' * 8}"))
 
 
 def shipped(takes: dict[str, float] | None = None) -> tuple[Plan, Simulation]:

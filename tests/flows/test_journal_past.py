@@ -58,7 +58,11 @@ def test_a_second_connection_of_the_same_process_takes_nothing_from_the_first(jo
 def test_the_hash_of_an_event_seals_everything_up_to_it(journal: Journal, place: Place) -> None:
     run(journal, "e1")
     run(journal, "e2")
-    hashes = [journal.hash_at("e1", number) for number in range(1, 6)]
-    assert len({*hashes}) == 5
-    assert [len(one) for one in hashes] == [64, 64, 64, 64, 0]
-    assert journal.hash_at("e2", 4) != hashes[3]
+    ours, others = journal.stored("e1"), journal.stored("e2")
+    for sealed in ([row.hash for row in ours], [row.seal for row in ours]):
+        assert [len(one) for one in sealed] == [64, 64, 64, 64]
+        assert len({*sealed}) == 4
+    assert others[3].hash != ours[3].hash
+    assert others[3].seal != ours[3].seal
+    assert journal.head("e1") == ours[3]
+    assert journal.head("e3") is None

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from flows.anchors import anchor
 from flows.events import Answer, GateClosed, Resumed, StepStarted
 from flows.journal import SaidAboutGate
 from tests.prefect.conftest import Form, Prefect, Run, Serve, eventually
@@ -221,7 +222,7 @@ def test_the_page_of_a_run_that_ended_has_its_timeline_and_its_report(ask: Ask, 
     assert sum("█" in line for line in bars) == len(run.journaled().steps)
     assert bars[-1].startswith("gate ")
     assert "▒" in bars[-1]
-    assert run.journal.hash_at(run.execution, len(run.events())) in pages["failover-report"]
+    assert anchor(run.journal, run.execution) in pages["failover-report"]
     assert "<script" not in "".join(pages.values())
     files = served.journal.parent / "reports"
     eventually(lambda: {path.suffix for path in files.glob(f"{run.execution}.*")} == {".md", ".json", ".html", ".png"})

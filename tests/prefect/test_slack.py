@@ -12,6 +12,7 @@ from deployments.lab.addresses import Endpoint
 from deployments.lab.slack import TOKEN
 from deployments.lab.slack_server import Fault, SlackServer
 from deployments.slack_marks import Marks
+from flows.anchors import anchors_in
 from tests.prefect.conftest import RUNBOOKS, Prefect, asking, eventually, serve
 
 pytestmark = pytest.mark.prefect
@@ -51,6 +52,10 @@ def test_what_a_run_could_not_tell_while_slack_was_down_serve_tells_when_it_is_b
     (final,) = slack.workspace.seen()["incidents"]
     assert final["ts"] == card["ts"]
     assert "recovered" in final["text"]
+    (anchor,) = {str(one) for one in anchors_in(str(final["blocks"]))}
+    assert anchor in str(final["replies"][-1])
+    pages = prefect.http.post("/artifacts/filter", json={"flow_runs": {"id": {"any_": [run.id]}}}).json()
+    assert [anchor in one["data"] for one in pages if one["key"] == "failover-report"] == [True]
     numbers = [one["metadata"]["event_payload"]["number"] for one in final["replies"]]
     assert numbers == sorted(set(numbers))
     assert found.stop() == 0, found.said()

@@ -88,9 +88,9 @@ class Scene:
     at: float = START.timestamp()
     ails: Callable[[str], str] = lambda _method: "none"
 
-    def outbox(self, story: Story, *, fresh: bool = True) -> Outbox:
+    def outbox(self, story: Story, *, fresh: bool = True, head: Callable[[], str] = lambda: "") -> Outbox:
         timing = Timing(now=lambda: datetime.fromtimestamp(self.at, UTC), monotonic=lambda: self.at)
-        return Outbox(story, Line(self.workspace, lambda: self.at, self._trouble), fresh=fresh, timing=timing)
+        return Outbox(story, Line(self.workspace, lambda: self.at, self._trouble), fresh=fresh, timing=timing, head=head)
 
     def _trouble(self, method: str) -> str:
         return self.ails(method)

@@ -56,6 +56,19 @@ def test_a_run_is_one_message_that_is_edited_and_ends_on_the_truth(events) -> No
     assert "edited" in scene.cards[0]
 
 
+def test_the_end_carries_the_journals_anchor_on_the_card_and_in_the_thread_and_nothing_before_it_does(events) -> None:
+    scene, asked, anchor = Scene(), list[float](), f"{EXECUTION}#{len(events)}:{'ab' * 8}"
+
+    def head() -> str:
+        asked.append(scene.at)
+        return anchor
+
+    scene.follow(scene.outbox(told_of(events[:2]), head=head), iter(events[2:]))
+    final(scene, events)
+    assert [anchor in str(one["blocks"]) for one in (scene.cards[0], *scene.thread)] == [True, *[False] * (len(scene.thread) - 1), True]
+    assert len(asked) == 1  # the journal is read once for it
+
+
 def test_at_most_one_message_or_edit_a_second_and_never_a_refusal_for_the_rate(events) -> None:
     scene = live(Scene(), events)
     times = scene.writes()

@@ -23,6 +23,7 @@ from deployments.lab.slack import TOKEN
 from deployments.lab.slack_server import Fault, SlackServer
 from deployments.slack import open_channel, tell_left_over, tell_slack
 from deployments.slack_marks import Marks
+from flows.anchors import anchors_in
 from flows.clock import SystemClock
 from flows.engine import Engine
 from flows.events import Verdict
@@ -285,6 +286,10 @@ def test_a_run_is_told_while_it_goes_on_and_its_end_before_the_command_returns(s
     assert "not everything is told" not in out
     assert "recovered" in stage.card()["text"]
     assert "cables moved" in str(stage.card()["replies"])
+    (anchor,) = {str(one) for one in anchors_in(out)}
+    assert anchor in str(stage.card()["blocks"])
+    assert anchor in str(stage.card()["replies"][-1])
+    assert "intact" in stage.failover("verify-journal", execution, "--anchor", anchor)
     assert Marks(stage.folder / "slack").left() == []
     times = [call.at for call in stage.slack.workspace.calls if call.method.startswith("chat.")]
     assert min(later - earlier for earlier, later in pairwise(times)) > 1.0
@@ -306,6 +311,8 @@ def test_down_for_the_whole_run_the_command_ends_and_another_one_tells_it_later_
     assert "has all of it" in stage.failover("slack", execution)
     before = stage.slack.workspace.seen()
     assert "failed" in stage.card()["text"]
+    (anchor,) = {str(one) for one in anchors_in(out)}
+    assert [anchor in str(one["blocks"]) for one in (stage.card(), stage.card()["replies"][-1])] == [True, True]
     assert str([one["blocks"] for one in stage.card()["replies"]]).count("kim says deny: no cables") == 1
     assert Marks(stage.folder / "slack").left() == []
     stage.failover("slack", execution)
