@@ -1,4 +1,4 @@
-"""`failover demo`: a real failover, from nothing: lab up, orders flowing, primary killed, service recovered, facts told."""
+"""`failover demo`: a real failover and the way home, from nothing: lab up, orders flowing, primary killed, facts told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,22 +18,29 @@ if TYPE_CHECKING:
     from deployments.lab.report import TrafficReport
     from flows.report_parts import Fact
 
-RUNBOOK = "region-failover"
+OUT, HOME = "region-failover", "region-failback"
+SOAK, HOLD = "3s", "2s"  # an hour and five minutes in real life
+REASONS = {
+    "go": "the primary is dead, the standby is fit",
+    "sign-off": "the list is read, a copy is kept",
+    "window": "orders may wait for a moment now",
+}
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add demo."""
-    demo = commands.add_parser("demo", help="a real failover in the lab, from nothing to the report")
+    demo = commands.add_parser("demo", help="a real failover in the lab and the way home, from nothing to the report")
     demo.add_argument("--how", choices=("kill", "freeze", "disconnect"), default="kill", help="what happens to the primary")
     demo.add_argument("--sync", action="store_true", help="synchronous replication: no acknowledged order may be lost")
-    demo.add_argument("--yes", action="store_true", help="answer the gate with `failover approve`, as a person would")
+    demo.add_argument("--one-way", action="store_true", help="end after the failover, without the way home")
+    demo.add_argument("--yes", action="store_true", help="answer the gates with `failover approve`, as a person would")
     demo.add_argument("--keep", action="store_true", help="leave the lab and the Prefect UI running")
     demo.add_argument("--journal", help="the journal: a file or postgresql://… (default: FAILOVER_JOURNAL, else in your state folder)")
     demo.set_defaults(run=run_demo)
 
 
 def run_demo(options: argparse.Namespace) -> int:
-    """Run the whole story; exit 0 when the service recovered."""
+    """Run the whole story; exit 0 when the service recovered, and came home."""
     from deployments.journal_location import journal_location
     from deployments.lab import Lab
 
@@ -44,6 +52,8 @@ def run_demo(options: argparse.Namespace) -> int:
     kept = False
     try:
         code = _story(lab, options)
+        if code == 0 and not options.one_way:
+            code = _way_home(lab, options)
         if options.keep:
             _keep()
             kept = True
@@ -55,6 +65,39 @@ def run_demo(options: argparse.Namespace) -> int:
 
 
 def _story(lab: Lab, options: argparse.Namespace) -> int:
+    print("bringing up two regions: PostgreSQL with a streaming standby, checkout services, AWS, DNS, customers")
+    began = time.monotonic()
+    lab.up(sync=options.sync)
+    os.environ.update(lab.environment())
+    _show_orders(lab, time.monotonic() - began)
+    fault = lab.break_node("primary", options.how)
+    print(f"\n{fault:%H:%M:%S.%f}"[:-3] + f" UTC  the primary database in us-east-1 suffers: {options.how}\n", flush=True)
+    code = _carry_out(OUT, {}, f"demo: {options.how} of the primary", options, lambda: _facts(lab, fault))
+    _show_slack(lab)
+    return code
+
+
+def _way_home(lab: Lab, options: argparse.Namespace) -> int:
+    """Heal what was broken, and return home while customers go on ordering."""
+    for done in lab.heal():
+        print(f"  healed: {done}")
+    earlier, since = set(lab.traffic_report().missing), datetime.now(UTC)
+    print(f"\n{since:%H:%M:%S} UTC  us-east-1 is whole again: the way home, while customers go on ordering\n", flush=True)
+
+    def facts() -> tuple[Fact, ...]:
+        from flows.report import facts_of
+
+        report = _settled(lab, since)
+        return facts_of(told_home(report, earlier))
+
+    code = _carry_out(HOME, {"soak": SOAK, "hold": HOLD}, "demo: the way home", options, facts)
+    _show_slack(lab)
+    return code
+
+
+def _carry_out(
+    runbook: str, inputs: dict[str, str], reason: str, options: argparse.Namespace, facts: Callable[[], tuple[Fact, ...]]
+) -> int:
     from deployments.journal_location import open_journal
     from deployments.running import carry_out
     from flows.clock import SystemClock
@@ -64,23 +107,14 @@ def _story(lab: Lab, options: argparse.Namespace) -> int:
     from runbooks.planner import plan
     from runbooks.shipped import find
 
-    print("bringing up two regions: PostgreSQL with a streaming standby, checkout services, AWS, DNS, customers")
-    began = time.monotonic()
-    lab.up(sync=options.sync)
-    os.environ.update(lab.environment())
-    _show_orders(lab, time.monotonic() - began)
-    fault = lab.break_node("primary", options.how)
-    print(f"\n{fault:%H:%M:%S.%f}"[:-3] + f" UTC  the primary database in us-east-1 suffers: {options.how}\n", flush=True)
     journal = open_journal()
-    planned = plan(load(find(RUNBOOK)), mode=Mode.live, inputs={})
+    planned = plan(load(find(runbook)), mode=Mode.live, inputs=inputs)
     name = getpass.getuser()
-    request = Request(planned, name, "demo", f"demo: {options.how} of the primary")
+    request = Request(planned, name, "demo", reason)
     engine = start(journal, request, SystemClock())
     asks = options.yes or not (sys.stdin.isatty() and sys.stdout.isatty())
     watch = (lambda notices: _answer_gates(engine.execution, notices)) if asks else None
-    code = carry_out(engine, journal, name=name, facts=lambda: _facts(lab, fault), watch=watch)
-    _show_slack(lab)
-    return code
+    return carry_out(engine, journal, name=name, facts=facts, watch=watch)
 
 
 def _show_slack(lab: Lab) -> None:
@@ -109,7 +143,7 @@ def _answer_gates(execution: str, notices: object) -> None:
 
     def until(notice: object) -> None:
         if isinstance(notice, GateOpened):
-            command = ["approve", execution, notice.gate, "--as", "demo", "--reason", "the primary is dead, the standby is fit"]
+            command = ["approve", execution, notice.gate, "--as", "demo", "--reason", REASONS.get(notice.gate, "demo")]
             print(f"{notice.at:%H:%M:%S}             $ failover {' '.join(command[:5])} --reason '{command[-1]}'", flush=True)
             subprocess.Popen(  # noqa: S603 - our own command
                 [sys.executable, "-m", "deployments", *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
@@ -122,11 +156,15 @@ def _facts(lab: Lab, fault: datetime) -> tuple[Fact, ...]:
     """Wait for the customers to come back, then tell what they saw."""
     from flows.report import facts_of
 
+    return facts_of(told(_settled(lab, fault)))
+
+
+def _settled(lab: Lab, since: datetime) -> TrafficReport:
     deadline = time.monotonic() + 15
-    while lab.traffic_report(fault).first_ack_by_new_primary is None and time.monotonic() < deadline:
+    while lab.traffic_report(since).first_ack_by_new_primary is None and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(1.5)  # orders that were being retried get their answers
-    return facts_of(told(lab.traffic_report(fault)))
+    return lab.traffic_report(since)
 
 
 def told(report: TrafficReport) -> dict[str, str]:
@@ -143,6 +181,19 @@ def told(report: TrafficReport) -> dict[str, str]:
         "two writers": "YES" if report.two_writers else "no",
         "no order acknowledged for": after(report.downtime),
         "fault to first order by the new primary": after(report.fault_to_new_primary),
+        "orders by node": ", ".join(f"{node} {count}" for node, count in report.by_node.items()),
+    }
+
+
+def told_home(report: TrafficReport, earlier: set[str]) -> dict[str, str]:
+    """What the way home alone cost the customers. earlier: the orders that the failover before it had lost."""
+    pause = "unknown" if report.downtime is None else f"{report.downtime.total_seconds():.2f} s"
+    return {
+        "orders lost on the way home": str(len(set(report.missing) - earlier)),
+        "orders duplicated": str(len(report.duplicated)),
+        "orders given up by customers": str(report.given_up),
+        "two writers": "YES" if report.two_writers else "no",
+        "no order acknowledged for": pause,
         "orders by node": ", ".join(f"{node} {count}" for node, count in report.by_node.items()),
     }
 

@@ -36,7 +36,8 @@ def action_lines(action: ActionType) -> list[str]:
     if issubclass(action, Change):
         facts += [f"reversible: {'yes' if action.reversible else 'no'}", f"leans on the {action.plane.value} plane"]
         facts += ["is a fence"] if action.fences else []
-        facts += ["makes a writer: needs a fence before it"] if action.makes_writer else []
+        if action.makes_writer:
+            facts.append("makes a writer: is its own fence" if action.fences_itself else "makes a writer: needs a fence before it")
         facts += ["point of no return"] if action.point_of_no_return else []
         facts += ["acts in phases"] if action.phased else []
     lines += ["; ".join(facts) + ".", "", "Inputs:", ""]

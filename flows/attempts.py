@@ -184,6 +184,10 @@ def _verify(turn: Turn, step: PlannedStep, look: Look) -> None:
         _consider(turn, step, look)  # as for a first act: what it refuses, its gates, its announcement
         return
     resend = change.resend if change is not None else None
+    if resend is not None and not attempt.acts and not look.underway:
+        turn.change(step.id, phase=Phase.looking)
+        _consider(turn, step, look)  # found underway, and it is not any more: what is left is ours to do
+        return
     due = resend is not None and attempt.last_act is not None and turn.now >= attempt.last_act + resend
     if due and attempt.acts and not look.underway and turn.may_change():
         _send_act(turn, step, look.state)

@@ -1,7 +1,7 @@
 """What worker threads do for a step: look, act, undo. Here, and only here, exceptions become data.
 
 Must never happen: a promotion while the fence does not hold. `_demand_fences` looks at every fence again right before
-each act of a step that makes a writer, and before such a step is taken as already done.
+each act of a step that makes a writer, and before such a step is taken as already done. A switchover is its own fence.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _look(work: Work, earlier: Seen[Any] | None, *, acted: bool, now: Callable[[
     if not isinstance(action, Change):
         return told
     if done:
-        if action.makes_writer and not acted:
+        if action.makes_writer and not action.fences_itself and not acted:
             _demand_fences(work)  # somebody else's promotion is ours to build on only behind a fence
         return replace(told, target=action.target)
     return replace(
@@ -80,7 +80,7 @@ def act(work: Work, before: BaseModel) -> Failure | None:
     if not isinstance(action, Change):
         return Failure(f"{type(action).__name__} is no change", ours=True)
     try:
-        if action.makes_writer:
+        if action.makes_writer and not action.fences_itself:  # which looks at its own stop in the act
             _demand_fences(work)
         work.clients.check()
         work.permit()

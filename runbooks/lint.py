@@ -29,8 +29,8 @@ def check_undo(board: Board) -> None:
 def check_fences(board: Board) -> None:
     """A step that makes a second writer possible needs a fence before it on every run."""
     for draft in board.drafts.values():
-        if draft.change is None or not draft.change.makes_writer:
-            continue
+        if draft.change is None or not draft.change.makes_writer or draft.change.fences_itself:
+            continue  # a planned switchover's own clean stop is its fence, part of its `done` and of its act
         before = [board.drafts[step] for step in board.graph.upstream(draft.id)]
         fences = [each for each in before if each.change is not None and each.change.fences]
         reasons = {fence.id: _no_fence(fence, draft) for fence in fences}
@@ -65,7 +65,8 @@ def check_aftermath(board: Board) -> None:
     repoints = [one for one in drafts if one.repoints]
     repairs = [one for one in drafts if one.acts and one.change is not None and one.change.before_customers]
     for one in promotions:
-        if not any(board.graph.is_before(one.id, other.id) for other in repoints):
+        planned = one.change is not None and one.change.fences_itself  # a switchover: customers may be led over beforehand
+        if not any(planned or board.graph.is_before(one.id, other.id) for other in repoints):
             board.findings.warn(
                 (*one.path, "uses"),
                 "nothing after it leads connection strings and pools to the new primary; add a step that does, such as "

@@ -270,6 +270,9 @@ class Change(Action[StateT]):
     """It starts consumers or scheduled jobs, which come last."""
     loses: ClassVar[bool] = False
     """It may lose acknowledged data: above the RPO no act of it until a person accepted its `loss` by name."""
+    fences_itself: ClassVar[bool] = False
+    """It stops the old primary itself and makes the writer only behind that stop, looked at again in the same act: the
+    plan demands no other fence. Its `done` must say that the old primary takes no writes."""
     resend: ClassVar[timedelta | None] = None
     """Repeat `act` this often while it is neither done nor underway; None: act once an attempt."""
     phased: ClassVar[bool] = False

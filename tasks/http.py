@@ -114,6 +114,9 @@ class SmokeTest(Probe[Smoke]):
     )
     rounds: int = Field(5, description="How often the requests are sent in one look.", ge=1, le=1000)
     times: int = Field(3, description="Looks in a row that must be good.", ge=1, le=1000)
+    lasting: Duration = Field(
+        timedelta(0), description="For so long they must be good without a break: a soak.", examples=["1h"]
+    )
     limits: Limits = Field(Limits(), description="When the service counts as working.")
 
     @model_validator(mode="after")
@@ -130,8 +133,8 @@ class SmokeTest(Probe[Smoke]):
 
     @property
     def steady(self) -> Steady:
-        """Several looks in a row."""
-        return Steady(times=self.times)
+        """Several looks in a row, for as long as they shall last."""
+        return Steady(times=self.times, lasting=self.lasting)
 
     def by_hand(self) -> tuple[str, ...]:
         """Send each request once; a `{uuid}` in a body stands for a fresh one."""

@@ -21,11 +21,14 @@ OURS: dict[str, str] = {
     "detect.outage": "tasks.detect:DetectOutage",
     "http.smoke_test": "tasks.http:SmokeTest",
     "postgres.advance_sequences": "tasks.postgres_sequences:AdvanceSequences",
+    "postgres.divergence": "tasks.postgres_divergence:DivergenceProbe",
     "postgres.elect": "tasks.postgres_elect:Elect",
     "postgres.fence": "tasks.postgres_fence:Fence",
     "postgres.follow": "tasks.postgres_follow:Follow",
     "postgres.promote": "tasks.postgres_promote:Promote",
+    "postgres.rebuild_standby": "tasks.postgres_rebuild:RebuildStandby",
     "postgres.replication": "tasks.postgres_replication:Replication",
+    "postgres.switchover": "tasks.postgres_switchover:Switchover",
 }
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 

@@ -2,7 +2,8 @@
 
 It never waits longer for its database than a customer would: every use of a connection has an end, also where the
 database is frozen or its network silent. A promotion of the database needs no restart: broken connections are replaced,
-and a database that was read-only is asked again with the next order.
+and a database that was read-only is asked again with the next order. In the region of the standby an order goes on to
+the other region's database, so that customers can be moved before the database is; one that is gone is not passed over.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
-from .addresses import DATABASE, Addresses, Endpoint, NodeName, node_name
+from .addresses import DATABASE, Addresses, Endpoint, NodeName, node_name, other
 from .pool import Pool, Unavailable
 
 _ORDER_SECONDS = 1.8
@@ -40,10 +41,11 @@ returning node
 class Checkout:
     """What the service does, without HTTP."""
 
-    def __init__(self, region: NodeName, instance: str, conninfo: str) -> None:
+    def __init__(self, region: NodeName, instance: str, conninfo: str, elsewhere: str) -> None:
         self.region = region
         self.instance = instance
         self._pool = Pool(conninfo, size=4)
+        self._elsewhere = Pool(elsewhere, size=4)
 
     def order(self, content: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Write an order once. 201 written, 200 was there, 503 not known to be written."""
@@ -58,7 +60,15 @@ class Checkout:
             }
         except (KeyError, ValueError, TypeError) as error:
             return 400, {"error": f"not an order: {error}"}
-        with self._pool.connection(_ORDER_SECONDS) as connection:
+        end = time.monotonic() + _ORDER_SECONDS
+        try:
+            return self._write(self._pool, end, values)
+        except errors.ReadOnlySqlTransaction:  # a standby's region: the primary is elsewhere
+            return self._write(self._elsewhere, end, values)
+
+    def _write(self, pool: Pool, end: float, values: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        ref = values["ref"]
+        with pool.connection(end - time.monotonic()) as connection:
             if row := connection.execute(_INSERT, values).fetchone():
                 return 201, {"ref": str(ref), "region": self.region, "node": row[0], "instance": self.instance}
             # Who has it, not who wrote it: a promoted standby has what the old primary wrote.
@@ -107,6 +117,8 @@ class Requests(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         match self.path:
+            case "/alive":  # the service itself, whatever its database is
+                self._answer(200, {"region": self.service.region, "instance": self.service.instance})
             case "/health":
                 self._answer(*self.service.health())
             case "/orders/count":
@@ -164,8 +176,8 @@ def main() -> None:
     parser.add_argument("--slot", type=int, required=True)
     given = parser.parse_args()
     addresses = Addresses(given.lab)
-    database = addresses.way(given.region, "service")
-    Requests.service = Checkout(given.region, given.instance, conninfo(database))
+    databases = [conninfo(addresses.way(region, "service")) for region in (given.region, other(given.region))]
+    Requests.service = Checkout(given.region, given.instance, *databases)
     threading.Thread(target=Requests.service.beat, daemon=True).start()
     listen: Endpoint = addresses.instance(given.region, given.slot)
     Server((listen.host, listen.port), Requests).serve_forever()

@@ -22,7 +22,7 @@ def sweep(addresses: Addresses) -> list[str]:
     folder = addresses.folder
     found = [f"process {pid}" for pid in _members(folder)]
     processes.kill(lambda: _members(folder))
-    pid_files = folder.glob("nodes/*/*/postmaster.pid")
+    pid_files = folder.glob("nodes/**/postmaster.pid")
     found += [f"shared memory of {pid_file.parent}" for pid_file in pid_files if shm.remove(pid_file)]
     _remove(folder)
     return found

@@ -1,7 +1,10 @@
 """The lab's control API: what a provider's control plane and an operator's console can do, as JSON over HTTP.
 
 GET  /status  /events  /traffic  /nodes/{name}  /slack
-POST /nodes/{name}/stop|start|release     /links/{node}/{way} {"state", "direction"}
+GET  /nodes/{name}/rebuild   /nodes/{name}/divergence?timeline=&fork=&tables=TABLE:KEY,…
+POST /nodes/{name}/stop|start|release|shutdown
+POST /nodes/{name}/rebuild {"from", "timeline", "fork", "end"}
+POST /links/{node}/{way} {"state", "direction"}
 GET  /paths/{node}    POST /paths/{node}/close|open     the service's way to the node
 GET  /leases/{node}   POST /leases/{node}/renew|close|release
 POST /break {"node", "how"}   /heal   /reset   /traffic {"running"}
@@ -18,6 +21,7 @@ import threading
 from collections.abc import Awaitable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from .addresses import WAYS, Endpoint, node_name
 from .database import HOWS, Cut
@@ -77,7 +81,7 @@ async def handle(world: World, method: str, path: str, content: dict[str, Any]) 
             closed = _name(name) in world.database.closed_ways
             return {"closed": closed, "stays_closed": closed}
         case _, "nodes", name, *verb:
-            return await _node(world, method, name, verb)
+            return await _node(world, method, name, verb, content)
         case "POST", "links", name, way:
             cut = Cut(
                 _choice(content, "state", LINK_STATES),
@@ -103,13 +107,21 @@ async def _slack(world: World, method: str, content: dict[str, Any]) -> Any:
     return world.slack.seen()
 
 
-async def _node(world: World, method: str, name: str, verb: list[str]) -> Any:
+async def _node(world: World, method: str, name: str, verb: list[str], content: dict[str, Any]) -> Any:
     database, node = world.database, _name(name)
     match method, verb:
         case "GET", []:
             pass
         case "POST", ["stop"]:
             await database.power_off(node)
+        case "POST", ["shutdown"]:
+            return await database.hosts[node].shut_down()
+        case "GET", ["divergence"]:
+            return await database.hosts[node].divergence(content)
+        case "GET", ["rebuild"]:
+            return await database.hosts[node].look()
+        case "POST", ["rebuild"]:
+            return await database.hosts[node].rebuild(content)
         case "POST", ["start"]:
             await database.start(node)
         case "POST", ["release"]:
@@ -143,7 +155,7 @@ class _Requests(BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def do_GET(self) -> None:
-        self._handle({})
+        self._handle(dict(parse_qsl(urlsplit(self.path).query)))
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -158,7 +170,7 @@ class _Requests(BaseHTTPRequestHandler):
 
     def _handle(self, content: dict[str, Any]) -> None:
         try:
-            self._answer(200, self.ask(self.command, self.path, content))
+            self._answer(200, self.ask(self.command, urlsplit(self.path).path, content))
         except NoSuchThing as error:
             self._answer(404, {"error": str(error)})
         except ValueError as error:

@@ -16,6 +16,7 @@ from .events import EventLog
 from .link import Direction, Link, LinkState, dial
 from .node import Node
 from .programs import Programs
+from .rebuild import Host
 from .storage import Storage
 
 How: TypeAlias = Literal["kill", "freeze", "disconnect"]
@@ -51,10 +52,15 @@ class Database:
             for way in WAYS:
                 self._links[name, way] = Link(storage.addresses.way(name, way), own_side)
             self.nodes[name] = Node(name, storage, programs.adopt, functools.partial(self._follow, name))
+        self.hosts = {
+            name: Host(node, self.nodes[other(name)], storage, events, self.start) for name, node in self.nodes.items()
+        }
 
     async def build(self) -> None:
         """Bring both nodes to their first day, whatever they are now, and return when the standby streams."""
         self._rebuilding = True
+        for host in self.hosts.values():
+            await host.end()
         try:
             for node in self.nodes.values():
                 self.admission.forget(node.name)
@@ -160,6 +166,8 @@ class Database:
         self._supervise = False
         for task in self._restarts:
             task.cancel()
+        for host in self.hosts.values():
+            await host.end()
         for node in self.nodes.values():
             self.admission.forget(node.name)
             await node.kill()

@@ -18,7 +18,7 @@ from .errors import LabError, Refused
 from .processes import Child
 from .storage import Storage
 
-State: TypeAlias = Literal["running", "frozen", "stopped"]
+State: TypeAlias = Literal["running", "frozen", "stopping", "stopped"]
 _PATIENCE = 20.0  # seconds for a server to start: crash recovery on a loaded machine included
 _POLL = 0.02
 
@@ -53,6 +53,7 @@ class Node:
         self._changed = changed
         self._postmaster: Child | None = None
         self._frozen = False
+        self._stopping = False
         self._ready = False
         self._ends: set[asyncio.Future[None]] = set()  # a task nobody holds may vanish
 
@@ -67,7 +68,7 @@ class Node:
     def state(self) -> State:
         if self._postmaster is None:
             return "stopped"
-        return "frozen" if self._frozen else "running"
+        return "frozen" if self._frozen else "stopping" if self._stopping else "running"
 
     @property
     def reachable(self) -> bool:
@@ -120,6 +121,15 @@ class Node:
         self._marker.touch()
         await self.kill()
 
+    def shut_down(self) -> None:
+        """Begin to end it in good order: its standby gets every byte, the shutdown checkpoint's too. It stays off."""
+        if self._frozen:
+            raise Refused(f"node {self.name}: is frozen, so it cannot end in good order")
+        self._marker.touch()
+        if self._postmaster is not None and not self._stopping:
+            self._stopping = True
+            self._postmaster.signal(signal.SIGINT)
+
     def release(self) -> None:
         """Allow the node to be started again; it does not start by itself."""
         self._marker.unlink(missing_ok=True)
@@ -159,7 +169,7 @@ class Node:
         return child
 
     def _died(self) -> None:
-        self._postmaster, self._frozen, self._ready = None, False, False
+        self._postmaster, self._frozen, self._stopping, self._ready = None, False, False, False
         self._ends.add(task := asyncio.ensure_future(self._changed()))
         task.add_done_callback(self._ends.discard)
 

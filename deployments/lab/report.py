@@ -41,7 +41,7 @@ class TrafficReport:
     `first_ack_after`; it never falls below the distance of two orders, and is None as long as nothing was acknowledged
     after the fault. `first_ack_by_new_primary` is the first acknowledgement after the fault by another node than the
     one that served before. `by_node` counts acknowledgements for each node; where `two_writers` is true, a node
-    acknowledged orders after another had taken over: a split brain.
+    acknowledged orders after another had taken over: a split brain. With a fault only what came after it counts.
     """
 
     acknowledged: int
@@ -92,7 +92,7 @@ def report(orders: Iterable[Order], found: Mapping[str, int], fault: datetime | 
         missing=tuple(order.ref for order in acked if order.ref not in found),
         duplicated=tuple(ref for ref, times in found.items() if times > 1),
         by_node=dict(Counter(str(order.node) for order in acked)),
-        two_writers=_two_writers(acked),
+        two_writers=_two_writers(_since(acked, fault)),
         fault=fault,
         first_failure=min((order.failed for order in everything if order.failed and (fault is None or order.failed >= fault)),
                           default=None),
@@ -118,6 +118,14 @@ def _takeover(acked: Sequence[Order], fault: datetime | None) -> Order | None:
     before = [order.node for order in acked if _acked(order) <= fault]
     after = [order for order in acked if _acked(order) > fault]
     return next((order for order in after if before and order.node != before[-1]), None)
+
+
+def _since(acked: Sequence[Order], fault: datetime | None) -> Sequence[Order]:
+    """The orders after the fault and the last one before it: what a planned return did earlier is no split brain."""
+    if fault is None:
+        return acked
+    after = next((number for number, order in enumerate(acked) if _acked(order) > fault), len(acked))
+    return acked[max(0, after - 1) :]
 
 
 def _two_writers(acked: Sequence[Order]) -> bool:

@@ -13,7 +13,7 @@ class NodeState:
     """A node as the provider's control plane and the proxies see it. `links` maps each way to its state."""
 
     node: NodeName
-    state: Literal["running", "frozen", "stopped"]
+    state: Literal["running", "frozen", "stopping", "stopped"]
     stays_off: bool
     pid: int | None
     role: Literal["primary", "standby"]

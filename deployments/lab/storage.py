@@ -97,7 +97,7 @@ class Storage:
         (self.clean / "pg_hba.conf").write_text(_HBA)
         with (self.clean / "postgresql.conf").open("a") as conf:
             conf.write(_COMMON.format(port=POSTGRES_PORT))
-        self._write_node(self.clean, "east")
+        self.write_node(self.clean, "east")
         self._single("postgres", _ROLES.format(password=self.password, database=DATABASE))
         self._single(DATABASE, _SCHEMA)
         if sync:
@@ -110,7 +110,7 @@ class Storage:
         data.parent.mkdir(mode=0o700)
         self.own(data.parent)
         self.binaries.run("cp", "-a", "--reflink=auto", str(self.clean), str(data))
-        self._write_node(data, node)
+        self.write_node(data, node)
         if node == NODES[1]:
             shutil.rmtree(data / "pg_replslot" / node)  # a base backup carries no slots
             (data / "standby.signal").touch()
@@ -140,7 +140,8 @@ class Storage:
         if "ERROR" in output or "FATAL" in output:
             raise RuntimeError(f"the lab's own schema is wrong: {output.replace(self.password, '***')[-2000:]}")
 
-    def _write_node(self, data: Path, node: NodeName) -> None:
+    def write_node(self, data: Path, node: NodeName) -> None:
+        """Write what makes a data folder this node's: its address, its name, and whom it follows as a standby."""
         upstream = self.addresses.way(other(node), "replication")
         text = _NODE.format(
             listen=self.addresses.own_side(node).host,

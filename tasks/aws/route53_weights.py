@@ -19,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from tasks.aws.route53_zone import RecordChange, check_ttl, check_values, same
 from tasks.aws.weighted_sets import WHOLE, Next, Shift, Side, is_simple, show
 from tasks.clients import Clients
-from tasks.contract import Duration, Plane, Seen
+from tasks.contract import Duration, Need, Plane, Seen
 from tasks.errors import ActionFailed
 from tasks.http import READING, Limits, Request
 from tasks.soaking import Judgement, Rule, Sample, judge
@@ -42,6 +42,7 @@ class ShiftWeights(RecordChange[Shift]):
     interval: ClassVar[timedelta] = timedelta(seconds=1)
     libraries: ClassVar[tuple[str, ...]] = ("boto3", "dns.query", "httpx")
     reversible: ClassVar[bool] = True
+    repoints: ClassVar[bool] = True
     plane: ClassVar[Plane] = Plane.control
     phased: ClassVar[bool] = True
 
@@ -114,6 +115,18 @@ class ShiftWeights(RecordChange[Shift]):
         from tasks.aws.route53_weights_calls import look
 
         return look(self, clients)
+
+    def preflight(self, clients: Clients) -> tuple[Need, ...]:
+        """The record sets as they are, and the right to change them; whether the new side is fit is seen at its time."""
+        from tasks.aws.permissions import rights
+
+        state = self.observe(clients)
+        refused = self.refuse(state)
+        shown = ", ".join(" ".join(one.values) for one in state.sets) or "nothing"
+        return (
+            Need(what=f"record {state.record} {state.type}", found=f"says {shown}", problem=refused is not None, advice=refused or ""),
+            rights(("route53:ChangeResourceRecordSets",), self.region, self.endpoint, clients),
+        )
 
     # -- where it stands
 

@@ -20,7 +20,7 @@ from flows.journal_sqlite import SqliteJournal
 from runbooks.shipped import find
 
 ROOT = Path(__file__).parents[2]
-NUMBER = 91
+NUMBER = int(os.environ.get("FAILOVER_TEST_LAB", "91"))
 """Of this suite's lab; others use other numbers, so that they can be up at the same time."""
 RATE = 20.0
 """Orders a second."""

@@ -19,7 +19,7 @@ def simulated(kind: ActionType) -> ActionType:
     change = kind if change_type_of(kind) else None
     if change is None:
         return Watch
-    same = ("fences", "makes_writer", "reversible", "point_of_no_return", "loses", "resend", "interval")
+    same = ("fences", "makes_writer", "fences_itself", "reversible", "point_of_no_return", "loses", "resend", "interval")
     fields: dict[str, Any] = {name: getattr(kind, name) for name in same}
     fields |= {"name": f"sim.{kind.name}", "__module__": __name__, "__doc__": "Simulated."}
     return type(f"Simulated{kind.__name__}", (Set,), fields)

@@ -20,9 +20,11 @@ from flows.events import (
 )
 from flows.journal import SaidAboutFailure, SaidAboutGate
 from runbooks.model import Approval, Mode, Retry
+from tasks.clients import Clients
 from tasks.contract import Seen
 from tests.flows.world import (
     START,
+    WORLD,
     Crash,
     Fact,
     FenceOff,
@@ -389,3 +391,33 @@ def test_a_resumed_step_is_told_what_was_journaled_before_it_acted() -> None:
     sim.crash = lambda _what, _count: False
     assert sim.run().verdict is Verdict.recovered
     assert TOLD[:2] == ["nothing", 7]
+
+
+class Stages(MakeWriter):
+    """Two moves, as a switchover makes: out of 0 to 1, which takes a while (-1), and on to 2."""
+
+    name: ClassVar[str] = "sim.stages"
+    fences_itself: ClassVar[bool] = True
+    to: int = 2
+
+    def act(self, before: Fact, clients: Clients) -> None:
+        world = WORLD[0]
+        world.effects.append(f"{self.fact} from {before.value or 0}")
+        if before.value:
+            world.facts[self.fact] = 2
+        else:
+            world.facts[self.fact] = -1
+            world.later.append((world.now + timedelta(seconds=3), self.fact, 1))
+
+
+def test_a_change_of_several_moves_that_is_found_underway_after_a_crash_makes_the_rest_of_them() -> None:
+    plan = make_plan(step("over", Stages))
+    for crash in ("after act over", "after acted"):
+        world = World()
+        first = Simulation(plan, world, crash=lambda what, _count, crash=crash: what == crash)
+        with pytest.raises(Crash):
+            first.run()
+        world.now += timedelta(seconds=1)
+        again = Simulation(plan, world, journal=first.journal)
+        assert again.run().verdict is Verdict.recovered
+        assert world.effects == ["over from 0", "over from 1"]

@@ -321,6 +321,6 @@ def failure(reason: str = "no", *, retry: bool = False) -> ActionFailed:
 
 
 __all__ = [
-    "START", "Crash", "Failure", "FenceOff", "Field", "Look", "MakeWriter", "Set", "Simulation", "Watch", "World",
+    "START", "WORLD", "Crash", "Fact", "Failure", "FenceOff", "Field", "Look", "MakeWriter", "Set", "Simulation", "Watch", "World",
     "failure", "make_plan", "started", "step",
 ]  # fmt: skip

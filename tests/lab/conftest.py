@@ -23,7 +23,7 @@ def worker() -> int:
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """A lab that is up. Whoever breaks it asks for `fresh`."""
-    shared = Lab(171 + worker())
+    shared = Lab(int(os.environ.get("FAILOVER_TEST_LAB", "171")) + worker())
     shared.down()  # an interrupted test run may have left it up
     with shared:
         yield shared

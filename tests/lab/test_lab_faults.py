@@ -70,7 +70,8 @@ def test_both_regions_are_healthy_and_only_east_is_writable(fresh: Lab) -> None:
         at: httpx.get(f"http://{fresh.addresses.balancer(at)}/health").json()["database"] for at in ("east", "west")
     }
     assert states == {"east": "writable", "west": "read-only"}
-    assert httpx.post(orders(fresh, "west"), json={"ref": str(uuid.uuid4())}).status_code == 503
+    through_west = httpx.post(orders(fresh, "west"), json={"ref": str(uuid.uuid4())})
+    assert (through_west.status_code, through_west.json()["region"], through_west.json()["node"]) == (201, "west", "east")
     assert httpx.post(orders(fresh), json={"ref": "no uuid"}).status_code == 400
 
 
@@ -274,3 +275,22 @@ def test_the_control_api_refuses_what_it_does_not_understand(lab: Lab, path: str
     reply = httpx.post(f"{lab.addresses.control_url}{path}", json=content)
     assert reply.status_code == status
     assert reply.json()["error"]
+
+
+def test_a_running_node_is_not_rebuilt_over_and_one_that_is_shut_down_leaves_its_standby_nothing_to_miss(fresh: Lab) -> None:
+    facts = {"from": "west", "timeline": 1, "fork": "0/1000028"}
+    with pytest.raises(Refused):
+        fresh._call("POST", "/nodes/east/rebuild", facts)
+    fresh._call("POST", "/nodes/east/shutdown")
+    eventually(lambda: fresh.status().nodes["east"].state == "stopped")
+    told = fresh._call("GET", "/nodes/east/rebuild")
+    assert (told["stays_off"], told["control"]["clean"]) == (True, True)
+    with psycopg.connect(fresh.conninfo("west"), autocommit=True) as west:
+        last = "select pg_last_wal_replay_lsn() > %s::pg_lsn"
+        assert west.execute(last, [told["control"]["checkpoint"]]).fetchone() == (True,)
+    with pytest.raises(Refused):
+        fresh.start_node("east")
+    fresh._call("POST", "/nodes/east/rebuild", facts)
+    eventually(lambda: fresh._call("GET", "/nodes/east/rebuild")["job"]["state"] == "failed")
+    assert "signed off" in fresh._call("GET", "/nodes/east/rebuild")["job"]["error"]
+    assert fresh.status().nodes["east"].state == "stopped"

@@ -81,3 +81,12 @@ def test_a_tier_without_a_number_says_why():
     for name, tier in by_name().items():
         assert (tier.rto is not None) or tier.says, name
     assert all(each.source for each in all_tiers().sets.values())
+
+
+def test_the_way_home_is_named_by_the_way_out_and_asks_the_data_owner_before_it_drops_anything():
+    assert load(find("region-failover")).runbook.failback == "region-failback"
+    made = plan(load(find("region-failback")), mode=Mode.live, inputs={})
+    assert made.by_id["rebuild"].gates == ("sign-off",)
+    assert made.by_id["rebuild"].after == ("divergence",)
+    assert made.gate_by_name["window"].covers == ("shift", "home")
+    assert made.by_id["home"].fenced_by == ()

@@ -29,9 +29,23 @@ INPUTS: dict[str, dict[str, Any]] = {
     "postgres.advance_sequences": {"server": SERVER, "by": 1000},
     "postgres.elect": {"standbys": {"a": SERVER, "b": SERVER}, "prefer": ["b"]},
     "postgres.follow": {"standbys": {"a": SERVER, "b": SERVER}, "leader": "a"},
+    "postgres.divergence": {
+        "node": SERVER, "primary": SERVER, "host": {"control": {"url": "http://host.example/east"}},
+        "tables": [{"table": "orders", "key": "ref"}],
+    },
     "postgres.fence": {"node": SERVER, "method": {"control": {"url": "http://provider.example/east"}}},
     "postgres.promote": {"standby": SERVER, "heartbeat": {}, "system_id": "7", "max_loss": "30s"},
+    "postgres.rebuild_standby": {
+        "node": SERVER, "primary": SERVER, "host": {"control": {"url": "http://host.example/east"}}, "source": "west",
+        "standby": {"name": "east", "slot": "east", "synchronous": "east"},
+        "divergence": {"read": True, "diverged": True, "system_id": "7", "timeline": 1, "fork_lsn": "0/3000060",
+                       "end_lsn": "0/3000A28", "transactions": 3, "digest": "abc"},
+    },
     "postgres.replication": {"standby": SERVER, "primary": SERVER, "heartbeat": {}},
+    "postgres.switchover": {
+        "primary": SERVER, "standby": SERVER, "host": {"control": {"url": "http://host.example/west"}}, "source": "east",
+        "before": {"name": "east", "slot": "east"}, "after": {"name": "west", "slot": "west"},
+    },
 }
 
 _STANDBY = {
@@ -87,6 +101,16 @@ _SMOKE = {
     "results": [{"name": "health", "sent": 4, "good": 4, "slowest_ms": 12.5}],
 }  # fmt: skip
 _FENCED = {"method": "control", "state": "stopped", "stays_off": True, "reachable": False, "evidence": "stopped"}
+_CONTROL = {"system_id": "7", "timeline": 1, "clean": True, "checkpoint": "0/3000A28"}
+_HOST = {"state": "running", "stays_off": False, "control": None, "job": {"number": 1, "state": "done", "method": "rewind"}}
+_OFF = {"state": "stopped", "stays_off": True, "control": _CONTROL}
+_LINK = {
+    "primary": {"system_id": "7", "in_recovery": False, "timeline": 2}, "names": "east", "state": "streaming",
+    "standby": {"system_id": "7", "in_recovery": True, "timeline": 2}, "behind_bytes": 0, "replay_bytes": 0, "slot": "active",
+}  # fmt: skip
+_GONE = {**_LINK, "standby": None, "state": "", "slot": "missing", "detail": "refused"}
+_SWITCHING = {"host": _HOST, "candidate": {**_PROMOTION, "timeline": 2}, "link": _LINK, "old_answers": True}
+_NEW = {**_PROMOTION, "in_recovery": False, "timeline": 3, "writable": True}
 
 STATES: dict[str, list[tuple[dict[str, Any], bool]]] = {
     "assess.severity": [({"severity": "P1", "disposition": "evacuate", "reasons": ["gone"], "rule": 0}, True)],
@@ -132,6 +156,18 @@ STATES: dict[str, list[tuple[dict[str, Any], bool]]] = {
         ({**_FOLLOWERS, "following": []}, False),
         ({**_FOLLOWERS, "leader_in_recovery": True}, False),
     ],
+    "postgres.divergence": [
+        ({"found": {"read": False}}, False),
+        (
+            {
+                "found": {"read": True, "diverged": True, "system_id": "7", "timeline": 1, "fork_lsn": "0/3000060",
+                          "end_lsn": "0/3000A28", "transactions": 2, "digest": "abc"},
+                "first_at": "2026-11-21T03:00:00Z", "last_at": "2026-11-21T03:00:01Z", "written": 2, "lost": 1,
+                "rows": [{"table": "orders", "key": "k1", "row": "{}"}],
+            },
+            True,
+        ),
+    ],
     "postgres.fence": [
         (_FENCED, True),
         ({**_FENCED, "state": "running"}, False),
@@ -145,5 +181,21 @@ STATES: dict[str, list[tuple[dict[str, Any], bool]]] = {
         ({**_PROMOTION, "in_recovery": False, "timeline": 1, "writable": True}, False),
         ({**_PROMOTION, "in_recovery": False, "timeline": 2, "writable": True, "commits_wait": True}, False),
     ],
+    "postgres.rebuild_standby": [
+        ({"host": _OFF, "link": _GONE}, False),
+        ({"host": {**_OFF, "job": {"number": 1, "state": "running", "phase": "rewind"}}, "link": _GONE}, False),
+        ({"host": _HOST, "link": _LINK, "kept": "/kept/east-1", "method": "rewind"}, True),
+        ({"host": _HOST, "link": {**_LINK, "names": ""}}, False),
+        ({"host": _HOST, "link": {**_LINK, "behind_bytes": 10_000_000}}, False),
+        ({"host": _HOST, "link": {**_LINK, "standby": {**_LINK["primary"]}}}, False),
+    ],
     "postgres.replication": [(_FOLLOWING, True)],
+    "postgres.switchover": [
+        (_SWITCHING, False),
+        ({**_SWITCHING, "host": _OFF, "old_answers": False, "shutdown_lsn": "0/3000A28"}, False),
+        ({**_SWITCHING, "host": {**_OFF, "control": {**_CONTROL, "clean": False}}}, False),
+        ({**_SWITCHING, "candidate": _NEW}, True),
+        ({**_SWITCHING, "candidate": _NEW, "link": _GONE}, False),
+        ({**_SWITCHING, "candidate": _NEW, "link": {**_LINK, "standby": {**_LINK["primary"]}}}, False),
+    ],
 }  # fmt: skip

@@ -133,6 +133,7 @@ def test_a_change_says_what_it_changes_and_whether_it_can_be_undone(name: str) -
     assert action.reversible is (type(action).undo is not Change.undo)
     assert not (action.reversible and action.point_of_no_return)
     assert not action.makes_writer or action.point_of_no_return
+    assert not action.fences_itself or action.makes_writer
     if action.resend is not None:
         assert action.resend >= action.interval
         assert not action.phased

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
@@ -31,6 +32,11 @@ def test_good_answers_within_limits_are_done_after_n_looks(clients: Clients) -> 
     assert step.steady == Steady(times=3)
     assert (state.requests, state.failures, state.error_rate, state.success_rate) == (4, 0, 0.0, 1.0)
     assert state.p95_ms is not None
+
+
+def test_a_soak_must_be_good_for_as_long_as_it_says(clients: Clients) -> None:
+    with web(answering()) as server:
+        assert smoke(server, times=3, lasting="1h").steady == Steady(times=3, lasting=timedelta(hours=1))
 
 
 def test_each_request_has_a_connection_and_a_uuid_of_its_own(clients: Clients) -> None:
