@@ -66,7 +66,6 @@ TOLD: dict[str, tuple[str, dict[str, Any]]] = {
     "dns": ("checkout.lab.test A 127.59.2.1, in sync on 1 of 1 name servers", {}),
     "smoke": ("15 of 15 requests answered, p95 38 ms, 3 rounds in a row", {}),
 }  # fmt: skip
-LOST = {"replication": Loss(at_most=1.42), "promote": Loss(at_most=0.61, grows=False)}
 CHANGES = {
     "scale": "scale checkout-west: 1 -> 3 instances", "fence": "fence east: running -> stopped for good, stop it through its provider",
     "promote": "promote 127.59.2.5:15432: standby on timeline 1 -> primary", "dns": "point checkout.lab.test A: 127.59.1.1 -> 127.59.2.1",
@@ -82,7 +81,7 @@ def _in_words(event: Event) -> Event:
     match event:
         case StepFinished() if event.step in TOLD:
             detail, output = TOLD[event.step]
-            return event.model_copy(update={"detail": detail, "output": output, "loss": LOST.get(event.step)})
+            return event.model_copy(update={"detail": detail, "output": output})
         case Acting():
             return event.model_copy(update={"describe": CHANGES[event.step]})
         case GateOpened():
