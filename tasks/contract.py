@@ -91,7 +91,7 @@ class Need(Frozen):
     advice: str = ""
     """What to do about a problem, or what is worth knowing although it is none."""
     clock: datetime | None = None
-    """What the other side's clock said; the engine compares it with its own."""
+    """For a need that is a clock: what it said, in UTC; the engine compares it with its own and judges."""
 
 
 StateT = TypeVar("StateT", bound=BaseModel)
