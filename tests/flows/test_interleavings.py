@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
 from flows import engine
+from flows.clock import SystemClock
 from flows.engine import Engine
 from flows.events import Acting
-from flows.journal import Holder, LeaseLost
+from flows.journal import Halt, Holder, LeaseLost
 from flows.journal_sqlite import SqliteJournal
+from flows.runs import Request, start
 from tests.flows.two_runners import Broken, Draw, explore
-from tests.flows.world import START
+from tests.flows.world import START, Set, make_plan, step
 
 SCHEDULES = 10_100
 """Of which a few are alike."""
@@ -31,6 +34,10 @@ def test_two_runners_never_call_at_the_same_time_and_no_effect_happens_twice(
     assert len(seen.schedules) >= 10_000
     for what in ("announced", "taken over", "killed", "stopped beyond the TTL", "LeaseLost", "Conflict", "TargetBusy"):
         assert seen.counts[what] > 10, what  # else the schedules do not come where it matters
+
+
+def test_nothing_is_found_in_the_same_schedules_when_nothing_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert explore(monkeypatch, tmp_path, range(100), HARD).counts["taken over"] > 100
 
 
 def test_without_the_guard_it_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -81,4 +88,20 @@ def test_who_lost_one_lease_has_lost_all_whatever_time_he_thinks_it_is(tmp_path:
     with pytest.raises(LeaseLost):
         journal.renew(first, ttl, event.at)
     journal.append("e2", 0, [event.model_copy(update={"at": START + timedelta(seconds=17)})], second)
+    journal.close()
+
+
+def test_a_slow_look_at_the_kill_switch_does_not_lengthen_the_lease(tmp_path: Path) -> None:
+    """Found by the schedules: the time that the journal counts from was taken long before the engine's own."""
+
+    class Slow(SqliteJournal):
+        def halts(self) -> list[Halt]:
+            sleep(0.3)
+            return super().halts()
+
+    journal, clock = Slow(tmp_path / "journal.db"), SystemClock()
+    engine = start(journal, Request(make_plan(step("a", Set)), "kim", "test"), clock)
+    by_the_journal = min(lease.until for lease in journal.leases()) - clock.now()
+    assert engine._leased_until is not None
+    assert engine._leased_until - monotonic() <= by_the_journal.total_seconds() + 0.01
     journal.close()

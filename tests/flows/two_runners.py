@@ -103,7 +103,7 @@ class Draw:
     stalls: Sequence[float] = (0.05, 0.5, 2.0, 4.5)
     stops: Sequence[float] = (1.0, 5.0, 14.0, 16.0, 25.0)
     calls: Sequence[float] = (0.0, 0.3, 2.0, 4.0)
-    settles: Sequence[float] = (0.0, 0.0, 6.0)
+    settles: Sequence[float] = (0.0, 0.0, 0.0, 0.0, 0.0, 6.0)
     """How long a change is under way after its call landed; it is looked at meanwhile."""
     late: Sequence[float] = (0.0, 0.5, 3.0, 9.0, 16.0)
     clocks: Sequence[float] = (0.0,)
