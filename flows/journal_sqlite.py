@@ -219,6 +219,7 @@ class SqliteJournal:
                 if row and row[3] != holder.name and datetime.fromisoformat(row[8]) > now:
                     until = datetime.fromisoformat(row[8])
                     return Busy(target, Holder(row[2], *row[3:7]), datetime.fromisoformat(row[7]), until, until - now)
+            self._disown(db, {known[target][3] for target in wanted if target in known} - {holder.name}, known.values(), now)
             for target in wanted:
                 row = known.get(target)
                 ours = row is not None and row[3] == holder.name and datetime.fromisoformat(row[8]) > now
@@ -230,6 +231,16 @@ class SqliteJournal:
                      since, (now + ttl).isoformat()),
                 )  # fmt: skip
         return Held(tokens, now + ttl)
+
+    @staticmethod
+    def _disown(db: sqlite3.Connection, former: set[str], known: Iterable[tuple[Any, ...]], now: datetime) -> None:
+        """Whoever loses one lease loses all of them that are over.
+
+        Must never happen: a process that was stopped on its way in here, with the time of then, finds another lease
+        still its own by that time, and announces an act on the target that was taken from it.
+        """
+        over = [row[0] for row in known if row[3] in former and datetime.fromisoformat(row[8]) <= now]
+        db.executemany("UPDATE leases SET holder = '' WHERE target = ?", [(target,) for target in over])
 
     def renew(self, holder: Holder, ttl: timedelta, now: datetime) -> datetime:
         """See Journal.renew."""

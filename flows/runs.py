@@ -79,8 +79,8 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
     leased = time.monotonic()
     if plan.mode is not Mode.dry_run:
         _demand_no_halt(journal, targets)
-        leased = time.monotonic()
-        got = journal.acquire([f"execution:{execution}", *targets], holder, LEASE, now)
+        leased = time.monotonic()  # and only then the time that the lease is counted from in the journal
+        got = journal.acquire([f"execution:{execution}", *targets], holder, LEASE, clock.now())
         if isinstance(got, Busy):
             raise TargetBusy(got, where_is(journal, got.holder.execution))
         tokens = got.tokens

@@ -1,0 +1,107 @@
+"""Two runners of one execution, interleaved in more than 10 000 ways: one holder at a time, and every effect once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from flows import engine
+from flows.clock import SystemClock
+from flows.engine import Engine
+from flows.events import Acting
+from flows.journal import Halt, Holder, LeaseLost
+from flows.journal_sqlite import SqliteJournal
+from flows.runs import Request, start
+from tests.flows.two_runners import Broken, Draw, explore
+from tests.flows.world import START, Set, make_plan, step
+
+SCHEDULES = 10_100
+"""Of which a few are alike."""
+ENOUGH = range(1000)
+"""Schedules within which what is broken on purpose must be found."""
+HARD = Draw(stalls=(1.0, 4.5), stops=(13.0, 16.0, 25.0), calls=(2.0, 4.0), settles=(20.0,), troubles=6)
+"""More of what matters, so that it is found soon."""
+
+
+@pytest.mark.timeout(600)
+def test_two_runners_never_call_at_the_same_time_and_no_effect_happens_twice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = explore(monkeypatch, tmp_path, range(SCHEDULES))
+    assert len(seen.schedules) >= 10_000
+    for what in ("announced", "taken over", "killed", "stopped beyond the TTL", "LeaseLost", "Conflict", "TargetBusy"):
+        assert seen.counts[what] > 10, what  # else the schedules do not come where it matters
+
+
+def test_nothing_is_found_in_the_same_schedules_when_nothing_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert explore(monkeypatch, tmp_path, range(100), HARD).counts["taken over"] > 100
+
+
+def test_without_the_guard_it_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Engine, "_guard", lambda _self: None)
+    with pytest.raises(Broken):
+        explore(monkeypatch, tmp_path, ENOUGH, HARD)
+
+
+def test_a_guard_that_leaves_no_room_for_the_call_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(engine, "CALL", timedelta(0))
+    with pytest.raises(Broken):
+        explore(monkeypatch, tmp_path, ENOUGH, HARD)
+
+
+def test_a_lease_that_is_shorter_than_its_holder_thinks_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    renew = SqliteJournal.renew
+    monkeypatch.setattr(
+        SqliteJournal, "renew", lambda self, holder, ttl, now: renew(self, holder, ttl - timedelta(seconds=3), now)
+    )
+    with pytest.raises(Broken):
+        explore(monkeypatch, tmp_path, ENOUGH, HARD)
+
+
+def test_a_journal_that_gives_a_held_lease_away_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    acquire = SqliteJournal.acquire
+    monkeypatch.setattr(
+        SqliteJournal, "acquire", lambda self, targets, holder, ttl, now: acquire(self, targets, holder, ttl, now + ttl)
+    )
+    with pytest.raises(Broken):
+        explore(monkeypatch, tmp_path, ENOUGH, HARD)
+
+
+def test_an_announcement_without_a_look_at_the_lease_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(SqliteJournal, "_may_act", lambda *_: None)
+    with pytest.raises(Broken):
+        explore(monkeypatch, tmp_path, ENOUGH, HARD)
+
+
+def test_who_lost_one_lease_has_lost_all_whatever_time_he_thinks_it_is(tmp_path: Path) -> None:
+    """Found by the schedules: a process that is stopped on its way into the journal comes with the time of then."""
+    journal, ttl = SqliteJournal(tmp_path / "journal.db"), timedelta(seconds=15)
+    first, second = (Holder(name, f"{name}/x", "host", 1, "boot") for name in ("e1", "e2"))
+    journal.acquire(["execution:e1", "db:1"], first, ttl, START)
+    journal.acquire(["execution:e2", "db:1"], second, ttl, START + timedelta(seconds=16))
+    event = Acting(at=START + timedelta(seconds=1), step="promote", attempt=1, before={}, target="db:1", describe="promote")
+    with pytest.raises(LeaseLost):
+        journal.append("e1", 0, [event], first)
+    with pytest.raises(LeaseLost):
+        journal.renew(first, ttl, event.at)
+    journal.append("e2", 0, [event.model_copy(update={"at": START + timedelta(seconds=17)})], second)
+    journal.close()
+
+
+def test_a_slow_look_at_the_kill_switch_does_not_lengthen_the_lease(tmp_path: Path) -> None:
+    """Found by the schedules: the time that the journal counts from was taken long before the engine's own."""
+
+    class Slow(SqliteJournal):
+        def halts(self) -> list[Halt]:
+            sleep(0.3)
+            return super().halts()
+
+    journal, clock = Slow(tmp_path / "journal.db"), SystemClock()
+    engine = start(journal, Request(make_plan(step("a", Set)), "kim", "test"), clock)
+    by_the_journal = min(lease.until for lease in journal.leases()) - clock.now()
+    assert engine._leased_until is not None
+    assert engine._leased_until - monotonic() <= by_the_journal.total_seconds() + 0.01
+    journal.close()
