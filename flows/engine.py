@@ -371,7 +371,9 @@ class Engine:
     # -- leases and libraries
 
     def _guard(self) -> None:
-        """Right before every call: raise Revoked when less of the lease is left than the longest call may take."""
+        """Right before every call: raise Revoked when less of the lease is left than the longest call may take, or all is over."""
+        if self._over.is_set():  # what the preflight still asks would go on for its patience
+            raise Revoked("the execution has ended")
         if self._leased_until is not None and time.monotonic() + CALL.total_seconds() > self._leased_until:
             raise Revoked("the lease may be lost")
 
