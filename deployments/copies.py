@@ -30,8 +30,8 @@ class Copies:
     def join(self) -> None:
         """Wait until the end of the run is in them, 2 s at most for each: they delay nobody."""
         if self.journal is not None:
-            self.journal.join(2)
-        self.by_hand.join(2)
+            self.journal.join(5)
+        self.by_hand.join(5)
 
     @property
     def warning(self) -> str:

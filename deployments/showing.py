@@ -91,14 +91,16 @@ def status_lines(execution: str, plan: Plan, state: ExecutionState) -> list[str]
     from flows.report import verdict_word
     from flows.report_text import aligned
     from flows.watching import view
+    from tasks.durations import show_time
 
-    shown = view(plan, state, datetime.now(UTC) if state.finished is None else (state.last or datetime.now(UTC)), {})
+    now = datetime.now(UTC)
+    shown = view(plan, state, now if state.finished is None else (state.last or now), {})
     lines = [f"{execution}  {plan.runbook.name} ({plan.mode.value}): {verdict_word(state)}", *(f"!!! {one}" for one in shown.warnings), shown.clock]
     if state.finished is None:
         lines += [f"now: {', '.join(shown.now) or '-'}", f"next: {', '.join(shown.next) or '-'}"]
     for one in shown.questions:
         answer = f"--choose {'|'.join(c.value for c in one.choices)}" if one.choices else "(or deny)"
-        lines.append(f"waiting for people until {one.deadline:%H:%M:%S} UTC: {one.text}")
+        lines.append(f"waiting for people until {show_time(one.deadline, now)}: {one.text}")
         lines += [f"    {evidence}" for evidence in one.evidence]
         lines.append(f"    failover approve {execution} {one.name} --as NAME --reason WHY {answer}")
     for name in failed_fences(plan, state):

@@ -239,14 +239,18 @@ def read_story(journal: Journal, execution: str) -> Story | None:
 
 
 def _head(journal: Journal, execution: str) -> str:
-    """The anchor of the last event; '' where the journal cannot be read now: the end of the run is told without it."""
+    """The anchor of the last event; '' where the journal cannot be read now: the end of the run is told without it.
+
+    Slack may be behind the run, and the run's connection closed by then: it is read over another one.
+    """
     from flows.anchors import anchor
     from flows.journal import JournalError
 
-    try:
+    with suppress(JournalError):
         return anchor(journal, execution)
-    except JournalError:
-        return ""
+    with suppress(JournalError, OSError), closing(_reopen(journal)) as again:
+        return anchor(again, execution)
+    return ""
 
 
 def _page(events: Sequence[Event]) -> str | None:

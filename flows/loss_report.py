@@ -32,6 +32,7 @@ def _judged(plan: Plan, state: ExecutionState, step: PlannedStep, record: StepRe
     closed = state.gate(step.gates[0]).closed if step.gates else None
     accepts = closed.accepts_loss if closed is not None and closed.by else None
     return {
+        "promoted": True,
         "within_rpo": None if plan.rpo is None else not stake.over(stake.seen),
         "accepted": show_accepted(accepts) if accepts is not None else "",
         "accepted_by": closed.by if closed is not None and accepts is not None else (),

@@ -18,6 +18,7 @@ from flows.report_text import markdown, markdown_table, recovery_lines, timeline
 from flows.state import ExecutionState
 from flows.watching import view
 from runbooks.plan import Plan
+from tasks.durations import show_time
 
 STATUS, TIMELINE, REPORT = "failover-status", "failover-timeline", "failover-report"
 """The same for all runs: the UI shows every execution's page as one of the versions."""
@@ -53,7 +54,7 @@ class StatusPage:
 def status_page(plan: Plan, state: ExecutionState, at: datetime, last_seen: Mapping[str, str]) -> str:
     """The page at a time, in Markdown."""
     now = view(plan, state, at, last_seen)
-    asked = [f"{one.name} (until {one.deadline:%H:%M:%S} UTC)" for one in now.questions]
+    asked = [f"{one.name} (until {show_time(one.deadline, at)})" for one in now.questions]
     lines = [
         f"## {plan.runbook.title}", "", f"**{now.clock.replace('|', '·')}**" + (" — LATE" if now.late else ""), "",
         f"- now: {', '.join(now.now) or 'nothing'}",

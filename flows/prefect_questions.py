@@ -22,6 +22,7 @@ from flows.rules import gate_rule
 from flows.state import ExecutionState
 from runbooks.model import Approval
 from runbooks.plan import Plan
+from tasks.durations import show_time
 
 NO_ANSWER = "no answer"
 HOW = "prefect-form"
@@ -157,9 +158,10 @@ def _about_failure(plan: Plan, state: ExecutionState, opened: DecisionOpened, ex
 
 
 def _times(plan: Plan, state: ExecutionState, deadline: datetime, silence: str) -> str:
+    now = state.last or deadline
     return (
-        f"Without an answer until {deadline:%H:%M:%S} UTC, {silence}. "
-        f"The RTO ends at {recovery_deadline(state, plan):%H:%M:%S} UTC.\n"
+        f"Without an answer until {show_time(deadline, now)}, {silence}. "
+        f"The RTO ends at {show_time(recovery_deadline(state, plan), now)}.\n"
     )
 
 

@@ -81,7 +81,7 @@ def _judge(step: str, answer: _Asked | Exception | Late | None) -> list[Checked]
 
     match answer:
         case _Asked():
-            checks = [_check(step, need) for need in answer.needs]
+            checks = [_check(step, need) for need in answer.needs if need.clock is None]
             return checks + _clocks(step, answer)
         case None:
             return []  # its inputs come from earlier steps: nothing can be said before they ran
@@ -111,7 +111,7 @@ def _clocks(step: str, asked: _Asked) -> list[Checked]:
             far = apart > SKEW
             advice = "losses told by heartbeats are off by as much; set the clocks" if far else ""
             told.append(
-                Checked(step=step, what=f"clock of {need.what}", result="problem" if far else "ok",
+                Checked(step=step, what=need.what, result="problem" if far else "ok",
                         found=f"{apart.total_seconds():.1f} s from ours at least", advice=advice)
             )  # fmt: skip
     return told

@@ -63,7 +63,7 @@ def _figures(report: Report) -> str:
     rta = seconds(report.rta.total) if report.rta is not None else "none" if not dry else "dry run"
     word = {True: "within the RTO", False: "RTO missed", None: "not decided yet" if not dry else "nothing was changed"}[report.rto_met]
     tone = {True: "ok", False: "no", None: ""}[report.rto_met]
-    loss = report.losses[-1] if report.losses else None
+    loss = next((one for one in reversed(report.losses) if one.promoted), None)
     most = "not measured" if loss is None else "not bounded" if loss.at_most is None else f"≤ {seconds(loss.at_most)}"
     rpo = f"RPO {seconds(report.rpo)}" if report.rpo is not None else "no RPO is set"
     over = loss is not None and loss.at_most is not None and report.rpo is not None and loss.at_most > report.rpo

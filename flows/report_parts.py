@@ -114,6 +114,8 @@ class LossRange(Frozen):
     at: datetime
     at_least: float
     at_most: float | None
+    promoted: bool = False
+    """It is what a promotion of this run may have lost, not what a look told."""
     within_rpo: bool | None = None
     """Of a promotion: whether the runbook's RPO allows it; None: it has none, or the step only looked."""
     accepted: str = ""

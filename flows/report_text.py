@@ -64,8 +64,8 @@ def loss_text(loss: LossRange) -> str:
 
 
 def loss_lines(report: Report) -> list[str]:
-    """The last range that was told: the promotion's where there was one."""
-    return [f"Loss  {loss_text(loss)} ({loss.step}, {clock(loss.at)})" for loss in report.losses[-1:]]
+    """What each promotion of this run may have lost."""
+    return [f"Loss  {loss_text(loss)} ({loss.step}, {clock(loss.at)})" for loss in report.losses if loss.promoted]
 
 
 def clock(at: datetime | None) -> str:

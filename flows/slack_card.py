@@ -12,7 +12,7 @@ from flows.slack_limits import Block, Message
 from flows.slack_story import Story, command, severity, who
 from flows.slack_text import fit, units
 from flows.watching import Question, StepView, View, view
-from tasks.durations import show_seconds
+from tasks.durations import show_seconds, show_time
 
 ROWS, PART, ROW = 40, 20, 100
 """Steps that are shown, how many of them stand in one block, and how long a line is: 20 of 100 fit into a section."""
@@ -79,7 +79,7 @@ def answering(story: Story, question: Question, at: datetime) -> str:
     left = max(timedelta(0), question.deadline - at)
     otherwise = question.default.value if question.default else "no"
     return (
-        f"   {fit(who(story, question, at), 300)} · until {question.deadline:%H:%M:%S} UTC, {show_seconds(left)} left, then "
+        f"   {fit(who(story, question, at), 300)} · until {show_time(question.deadline, at)}, {show_seconds(left)} left, then "
         f"{otherwise}\n   `{fit(command(story, question), 200)}`"
     )
 

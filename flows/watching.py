@@ -15,7 +15,7 @@ from flows.overrides import loudly
 from flows.state import ExecutionState, GateRecord, StepRecord
 from runbooks.model import Mode
 from runbooks.plan import Plan, PlannedStep
-from tasks.durations import show_seconds
+from tasks.durations import show_seconds, show_time
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def line(event: Event) -> str | None:
             return f"{event.step}: starts{again}"
         case e.GateOpened():
             evidence = "".join(f"\n    {one}" for one in event.evidence)
-            return f"GATE {event.gate}: {event.question} (until {event.deadline:%H:%M:%S} UTC){evidence}"
+            return f"GATE {event.gate}: {event.question} (until {show_time(event.deadline, event.at)}){evidence}"
         case e.ApprovalGiven():
             accepts = f", accepting a loss of {show_accepted(event.accepts_loss)}" if event.accepts_loss is not None else ""
             return f"gate {event.gate}: {event.by} says {event.answer.value}{accepts}{': ' + event.reason if event.reason else ''}"
@@ -174,7 +174,7 @@ def line(event: Event) -> str | None:
             return f"{event.step}: {event.status.value.upper()}  {event.detail}"
         case e.DecisionOpened():
             options = "|".join(option.value for option in event.options)
-            return f"{event.step} FAILED: {event.reason}; decide {options} (until {event.deadline:%H:%M:%S} UTC, else {event.default.value})"
+            return f"{event.step} FAILED: {event.reason}; decide {options} (until {show_time(event.deadline, event.at)}, else {event.default.value})"
         case e.DecisionClosed():
             return f"{event.step}: {event.by} decides {event.choice.value}{': ' + event.reason if event.reason else ''}"
         case e.OverrideGiven():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)")
@@ -52,3 +52,9 @@ def show_seconds(value: timedelta) -> str:
     if minutes < 60:
         return f"{sign}{minutes}m{rest:02d}s"
     return f"{sign}{minutes // 60}h{minutes % 60:02d}m"
+
+
+def show_time(at: datetime, now: datetime) -> str:
+    """Write a time of day for people, with its date when that is another one: '03:04:05 UTC'."""
+    day = "" if at.date() == now.date() else f"{at:%Y-%m-%d} "
+    return f"{day}{at:%H:%M:%S} UTC"

@@ -39,7 +39,7 @@ def needs(standby: Server, clients: Clients, *, clear_synchronous: bool = True) 
     role = standby.user
     return (
         Need(
-            what=f"role of {name}", found="a standby" if recovery else "already out of recovery", clock=clock,
+            what=f"role of {name}", found="a standby" if recovery else "already out of recovery",
             problem=not recovery, advice="" if recovery else "name the standby, or see who promoted it",
         ),
         Need(
@@ -47,6 +47,7 @@ def needs(standby: Server, clients: Clients, *, clear_synchronous: bool = True) 
             found=f"lacks {', '.join(lacking)}" if lacking else "may promote",
             advice=f"grant them to '{role}'" if lacking else "",
         ),
+        Need(what=f"clock of {name}", found=f"{clock:%H:%M:%S} UTC", clock=clock),
         Need(
             what=f"replay on {name}", found="paused" if paused else "goes on", problem=bool(paused),
             advice="SELECT pg_wal_replay_resume()" if paused else "",

@@ -118,17 +118,9 @@ class ShiftWeights(RecordChange[Shift]):
 
     def preflight(self, clients: Clients) -> tuple[Need, ...]:
         """The record sets as they are, and the right to change them; whether the new side is fit is seen at its time."""
-        from tasks.aws.permissions import rights
+        from tasks.aws.route53_weights_calls import needs
 
-        state = self.observe(clients)
-        refused = self.refuse(state)
-        shown = ", ".join(" ".join(one.values) for one in state.sets) or "nothing"
-        return (
-            Need(what=f"record {state.record} {state.type}", found=f"says {shown}", problem=refused is not None, advice=refused or ""),
-            rights(("route53:ChangeResourceRecordSets",), self.region, self.endpoint, clients),
-        )
-
-    # -- where it stands
+        return needs(self, clients)
 
     def share_of(self, state: Shift) -> int | None:
         """Of 100 customers so many go to the new side; None where the record sets are none that this step makes."""
@@ -198,8 +190,6 @@ class ShiftWeights(RecordChange[Shift]):
             )
         return None
 
-    # -- the soak
-
     def fold(self, earlier: Seen[Shift] | None, now: Seen[Shift]) -> Shift:
         """Carry the soak at this share on, or begin it, and judge the new side."""
         state, share = now.state, self.share_of(now.state)
@@ -242,8 +232,6 @@ class ShiftWeights(RecordChange[Shift]):
     def _longest_look(self) -> timedelta:
         """The requests of a look leave together, so the slowest counts; the pause before it, and the name servers."""
         return self.interval + max(request.timeout for request in self.requests) + self.patience
-
-    # -- for people
 
     def describe(self, before: Shift) -> str:
         """Say where customers are sent, before and after: 'east 0 -> 5 of 100, west 100 -> 95'."""
@@ -292,8 +280,6 @@ class ShiftWeights(RecordChange[Shift]):
             batch = json.dumps({"Changes": changes})
             lines.append(f"aws route53 change-resource-record-sets {where}--hosted-zone-id ZONE --change-batch '{batch}'")
         return tuple(lines)
-
-    # -- to the world
 
     def act(self, before: Shift, clients: Clients) -> None:
         """Replace exactly the record sets that were seen by those of the next phase, all of them or none."""

@@ -8,16 +8,29 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from tasks.aws.permissions import rights
 from tasks.aws.route53_weights import ShiftWeights
 from tasks.aws.route53_zone import NEW_TTL, ask_servers, find_sets, find_zone, in_sync, our_change, same, swap
 from tasks.aws.weighted_sets import WHOLE, Next, RecordSet, Shift, Side, show
 from tasks.clients import Clients, Late
+from tasks.contract import Need
 from tasks.errors import ActionFailed
 from tasks.http_requests import Shot, send, url_of
 from tasks.soaking import Sample
 
 BEYOND = timedelta(milliseconds=500)  # a request ends by its own timeout; this much later it is called late
 KNOWN = {"Name", "Type", "TTL", "ResourceRecords", "SetIdentifier", "Weight", "HealthCheckId"}
+
+
+def needs(step: ShiftWeights, clients: Clients) -> tuple[Need, ...]:
+    """The record sets as they are, and the right to change them."""
+    state = step.observe(clients)
+    refused = step.refuse(state)
+    shown = ", ".join(" ".join(one.values) for one in state.sets) or "nothing"
+    record = Need(
+        what=f"record {state.record} {state.type}", found=f"says {shown}", problem=refused is not None, advice=refused or ""
+    )
+    return (record, rights(("route53:ChangeResourceRecordSets",), step.region, step.endpoint, clients))
 
 
 def look(step: ShiftWeights, clients: Clients) -> Shift:

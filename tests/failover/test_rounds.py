@@ -114,7 +114,7 @@ def test_an_unfenceable_primary_is_passed_by_two_people_only_and_the_report_says
             scene.failover("resume", execution, "--as", "ana")
     assert lab.status().nodes["west"].role == "primary"
     report = scene.report()
-    assert "ana and bo" in report["warnings"][0].casefold()
+    assert "ana and bo" in report["overridden"][0].casefold()
     assert "OVERRIDDEN" in scene.failover("report")
     assert "OVERRIDDEN" in scene.failover("status")
     assert "OVERRIDDEN" in scene.failover("eject")

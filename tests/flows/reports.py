@@ -17,7 +17,7 @@ from runbooks.model import Approval, Mode
 from runbooks.plan import Plan
 from runbooks.planner import plan as make_plan
 from runbooks.shipped import find
-from tasks.contract import Mark
+from tasks.contract import Loss, Mark
 from tests.flows.rehearsal import rehearse
 from tests.flows.world import START, FenceOff, MakeWriter, Set, Simulation, Watch, World, started, step
 from tests.flows.world import make_plan as small_plan
@@ -35,7 +35,8 @@ def shipped(takes: dict[str, float] | None = None) -> tuple[Plan, Simulation]:
     plan = make_plan(load(find("region-failover")), mode=Mode.live, inputs={})
     plan = replace(rehearse(plan, takes or {"scale": 74.0, "fence": 2.1, "promote": 0.8, "dns": 12.0}), rto=timedelta(minutes=3))
     begun = START + timedelta(seconds=9)
-    world = World(now=begun, later=[
+    told = {"replication tells": Loss(at_most=1.42), "promote loses": Loss(at_most=0.61, grows=False)}
+    world = World(now=begun, facts=told, later=[
         (begun + timedelta(seconds=4.2), "detect", 1), (begun + timedelta(seconds=4.4), "assess", 1),
         (begun + timedelta(seconds=5), "replication", 1), (begun + timedelta(seconds=97), "smoke", 1),
     ])  # fmt: skip

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from flows import overrides
 from flows.events import Acting, Answer, Choice, GateOpened, OverrideGiven, Status, Verdict
 from flows.journal import SaidAboutFailure, SaidAboutGate, SaidOverride
-from flows.report import build, markdown
+from flows.report import Source, build
+from flows.report_text import markdown
 from flows.watching import view
 from runbooks.model import Approval, Mode
 from tests.flows.world import START, Crash, FenceOff, MakeWriter, Simulation, World, failure, make_plan, step
@@ -96,7 +97,7 @@ def test_a_promotion_goes_on_behind_an_overridden_fence_and_everything_says_so()
         state.finished.detail,
         state.step("fence").detail,
         next(one.describe for one in sim.journal if isinstance(one, Acting) and one.step == "promote"),
-        markdown(build("x", sim.plan, sim.journal, "here")),
+        markdown(build(Source("x", sim.plan, sim.journal))),
         view(sim.plan, state, at(60), {}).warnings[0],
     ):
         assert "FENCE OVERRIDDEN by ana and bo" in text

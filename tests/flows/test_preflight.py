@@ -238,8 +238,8 @@ def test_what_hangs_is_taken_from_its_last_recorded_state_with_its_age() -> None
 
 def test_clocks_far_apart_are_a_problem() -> None:
     found = looked({
-        "a": Need(what="west", found="a standby", clock=datetime.now(UTC) - timedelta(seconds=90)),
-        "b": Need(what="east", found="a standby", clock=datetime.now(UTC)),
+        "a": Need(what="clock of west", found="a standby", clock=datetime.now(UTC) - timedelta(seconds=90)),
+        "b": Need(what="clock of east", found="a standby", clock=datetime.now(UTC)),
     })  # fmt: skip
     assert found["a/clock of west"].result == "problem"
     assert found["b/clock of east"].result == "ok"

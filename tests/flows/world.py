@@ -135,7 +135,8 @@ class Set(Change[Fact]):
         return Fact(value=WORLD[0].get(self.fact))
 
     def loss(self, state: Fact) -> Loss | None:
-        return WORLD[0].get(f"{self.fact} loses") or Loss(at_most=0.0, grows=False)
+        known: Loss | None = WORLD[0].get(f"{self.fact} loses")
+        return known or (Loss(at_most=0.0, grows=False) if type(self).loses else None)
 
     def done(self, state: Fact) -> bool:
         return state.value == self.to

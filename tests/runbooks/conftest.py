@@ -4,7 +4,7 @@ from tasks import registry
 from tests.runbooks.actions import NAMES
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="package")
 def _test_actions():
     registry.OURS.update(NAMES)
     registry.action_type.cache_clear()

@@ -23,7 +23,7 @@ from deployments.lab.slack import TOKEN
 from deployments.lab.slack_server import Fault, SlackServer
 from deployments.slack import open_channel, tell_left_over, tell_slack
 from deployments.slack_marks import Marks
-from flows.anchors import anchors_in
+from flows.anchors import anchor, anchors_in
 from flows.clock import SystemClock
 from flows.engine import Engine
 from flows.events import Verdict
@@ -216,6 +216,26 @@ def test_without_a_token_or_a_channel_a_run_says_at_most_one_line(
         assert tell_slack(engine, journal) is None
         assert engine.run().verdict is Verdict.recovered
         assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_an_end_that_is_told_late_carries_the_anchor_though_the_runs_own_connection_is_closed(
+    tmp_path: Path, slack: SlackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLACK_BOT_TOKEN", TOKEN)
+    monkeypatch.setenv("SLACK_API_URL", slack.url)
+    journal = SqliteJournal(tmp_path / "closed.db")
+    planned = plan(load_text(steps_text(1), "quick.yaml"), mode=Mode.live, inputs={})
+    engine = start(journal, Request(planned, "ines", "test"), SystemClock())
+    slack.suffer(Fault("slow", seconds=1.0))
+    telling = tell_slack(engine, journal)
+    assert telling is not None
+    assert engine.run().verdict is Verdict.recovered
+    head = anchor(journal, engine.execution)
+    journal.close()
+    slack.suffer(Fault())
+    telling.last_words(20)
+    (card,) = slack.workspace.seen()["incidents"]
+    assert head in str(card["blocks"])
 
 
 # -- the command, in processes of its own
