@@ -3,6 +3,7 @@
 What must never happen, and where it is prevented:
 - two engines of one execution at a time: `wait_out` waits until the last holder's lease and its longest call are over,
   and refuses while its process lives on this machine; `runs.resume` takes the copy's own leases after that
+- a run that the kill switch stopped goes on because the switch is out of reach: `_demand_lifted`
 - nobody knows who did it: `go_on` journals who and why before anything else, and `runs.resume` refuses a copy whose last
   event is not that
 - two histories become one: `compare` tells a fork by the first row that differs, and `bring_back` then writes nothing
@@ -20,14 +21,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from flows.clock import Clock
-from flows.engine import CALL, LEASE, Engine
+from flows.engine import CALL, KILL_SWITCH, LEASE, Engine
 from flows.events import ANY_EVENT, ExecutionStarted, Override, Resumed
-from flows.journal import Busy, Import, Journal, JournalError
+from flows.journal import Busy, Halted, Import, Journal, JournalError
 from flows.journal_chain import Finding, Row, examine
 from flows.journal_keys import KeyFile
 from flows.journal_sqlite import SqliteJournal
 from flows.runs import CannotResume, TargetBusy, is_dead, lives_here, resume, where_is
-from flows.state import fold
+from flows.state import ExecutionState, fold
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def go_on(copy: SqliteJournal, execution: str, named: Named, clock: Clock, patie
     wrong = [one for one in examine(execution, copy.stored(execution), copy.vouched(execution), KeyFile().find) if not one.unchecked]
     if wrong:
         raise JournalError(f"journal copy {copy.place}: {wrong[0].text}, so nothing was done; use another copy, or `failover eject`")
+    _demand_lifted(copy, fold(event for _, event in copy.read(execution)), execution)
     waited = wait_out(copy, execution, clock, patience or Patience())
     rows = copy.read(execution)
     if not rows:
@@ -69,6 +71,16 @@ def go_on(copy: SqliteJournal, execution: str, named: Named, clock: Clock, patie
     copy.append(execution, last, [said])
     copy.number_inbox_from(fold(event for _, event in rows).adopted)
     return resume(copy, execution, named.by, clock)
+
+
+def _demand_lifted(copy: SqliteJournal, state: ExecutionState, execution: str) -> None:
+    """Raise Halted when the last that the copy knows is that the kill switch stopped this run; somebody must lift it here."""
+    stop = state.stop
+    if stop is not None and stop.by == KILL_SWITCH and not copy.lifted_since(stop.at):
+        raise Halted(
+            f"execution {execution} was stopped by the kill switch ({stop.reason}), and whether it was lifted cannot be read; "
+            f"when whoever turned it says so: `failover release --journal {copy.place} --reason WHY`"
+        )
 
 
 def wait_out(copy: SqliteJournal, execution: str, clock: Clock, patience: Patience) -> timedelta:

@@ -16,7 +16,7 @@ from flows.messages import ActReturned, Command, Failure, Learn, Letter, Looked,
 from flows.preflight import take
 from flows.progress import end, start_ready, stop_attempts, tell_forecast
 from flows.questions import check_first, expire, judge_gates, judge_overrides, settle_failures, take_letter
-from flows.rollback import continue_rollback, undone
+from flows.rollback import continue_rollback, expire_undo, undone
 from flows.turn import Attempt, Core, Phase, Turn
 
 __all__ = ["Attempt", "Core", "Phase", "next_due", "react"]
@@ -39,6 +39,8 @@ def next_due(core: Core) -> datetime | None:
             times.append(attempt.deadline)
         if attempt.due is not None and not attempt.busy:
             times.append(attempt.due)
+    if core.undo_until is not None:
+        times.append(core.undo_until)
     times += [gate.opened.deadline for gate in core.state.gates.values() if gate.waiting and gate.opened]
     times += [record.opened.deadline for record in core.state.decisions.values() if record.closed is None]
     return min(times, default=None)
@@ -79,6 +81,7 @@ def _advance(turn: Turn) -> None:
     check_first(turn)
     judge_gates(turn)
     expire(turn)
+    expire_undo(turn)
     judge_overrides(turn)
     settle_failures(turn)
     if turn.state.rollback is not None:

@@ -26,6 +26,7 @@ from flows.events import Acting, Event, HistoryLearned, LeaseTaken, Progress, Un
 from flows.fencing import fences_before
 from flows.journal import EVERYTHING, Busy, Halted, Holder, Journal, JournalError, LeaseLost
 from flows.messages import (
+    UNDO,
     ActReturned,
     Command,
     DoAct,
@@ -64,6 +65,8 @@ CALL = timedelta(seconds=4)
 """Longest wait for one call; no call leaves when less than this is left of the lease."""
 POLL = timedelta(milliseconds=100)
 """How often the inbox is read: the longest that an approval waits to be seen."""
+KILL_SWITCH = "kill switch"
+"""Who stopped a run, where it was the switch."""
 PROGRESS = timedelta(milliseconds=200)
 
 Notice = Event | Progress
@@ -191,7 +194,7 @@ class Engine:
                 if state.step(name).status is None
             }
             self._core = replace(before, state=state, attempts=attempts)
-            self._decide(Stop(self._clock.now(), "kill switch", str(error)))
+            self._decide(Stop(self._clock.now(), KILL_SWITCH, str(error)))
 
     def _decide(self, message: Message) -> None:
         self._core, commands = react(self._core, replace(message, at=self._clock.now()))
@@ -236,7 +239,7 @@ class Engine:
         for halt in self._journal.halts():
             if halt.target in {EVERYTHING, *self._held}:
                 self._halted = str(halt)
-                self._mailbox.put(Stop(now, "kill switch", str(halt)))
+                self._mailbox.put(Stop(now, KILL_SWITCH, str(halt)))
                 return
 
     def _permit(self) -> None:
@@ -304,13 +307,15 @@ class Engine:
         self._mailbox.put(Looked(self._clock.now(), checks, time.monotonic() - began))
 
     def _start_undo(self, command: DoUndo) -> None:
+        try:
+            work = self._work[command.step, UNDO] = self._prepare(self._core.plan.by_id[command.step])
+        except Exception as error:  # noqa: BLE001 - becomes the step's outcome
+            self._mailbox.put(UndoReturned(self._clock.now(), command.step, as_failure(error)))
+            return
+
         def go() -> None:
-            try:
-                work = self._prepare(self._core.plan.by_id[command.step])
-                failure = undo(work, command.before)
-                work.clients.close()
-            except Exception as error:  # noqa: BLE001 - becomes the step's outcome
-                failure = as_failure(error)
+            failure = undo(work, command.before)
+            work.clients.close()
             self._mailbox.put(UndoReturned(self._clock.now(), command.step, failure))
 
         self._workers.submit(go)
@@ -366,7 +371,9 @@ class Engine:
     # -- leases and libraries
 
     def _guard(self) -> None:
-        """Right before every call: raise Revoked when less of the lease is left than the longest call may take."""
+        """Right before every call: raise Revoked when less of the lease is left than the longest call may take, or all is over."""
+        if self._over.is_set():  # what the preflight still asks would go on for its patience
+            raise Revoked("the execution has ended")
         if self._leased_until is not None and time.monotonic() + CALL.total_seconds() > self._leased_until:
             raise Revoked("the lease may be lost")
 

@@ -225,6 +225,8 @@ class SqliteJournal:
                 ours = row is not None and row[3] == holder.name and datetime.fromisoformat(row[8]) > now
                 tokens[target] = row[1] if row and ours else (row[1] + 1 if row else 1)
                 since = row[7] if row and ours else now.isoformat()
+                if row and row[3] != holder.name:  # who lost one acts on none: by a clock that lags, its others would still look alive
+                    db.execute("UPDATE leases SET until = since WHERE holder = ?", (row[3],))
                 db.execute(
                     "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (target, tokens[target], holder.execution, holder.name, holder.host, holder.pid, holder.boot,
@@ -273,6 +275,10 @@ class SqliteJournal:
                 return self._halts(self._db)
             except sqlite3.Error as error:
                 raise JournalError(f"journal {self._path}: cannot read the kill switch ({_why(error)})") from None
+
+    def lifted_since(self, at: datetime) -> bool:
+        """Whether a switch was lifted here after a time."""
+        return any(datetime.fromisoformat(when) > at for (when,) in self._rows("SELECT at FROM switches WHERE halted = 0"))
 
     @staticmethod
     def _halts(db: sqlite3.Connection) -> list[Halt]:

@@ -150,9 +150,13 @@ class DoUndo:
     before: Mapping[str, Any]
 
 
+UNDO = 0
+"""The number of a step's undo, where attempts are numbered from 1."""
+
+
 @dataclass(frozen=True)
 class Revoke:
-    """Let no further call of this attempt out, and forget it."""
+    """Let no further call of this attempt, or of the undo, out, and forget it."""
 
     step: str
     attempt: int

@@ -10,6 +10,7 @@ from flows.events import ExecutionFinished, Forecasted, Interrupted, Status, Ste
 from flows.forecast import CAREFUL, EXPECTED, forecast
 from flows.messages import Revoke
 from flows.outcomes import open_gate
+from flows.rollback import is_left
 from flows.rules import condition_holds, manual_gate, verdict_of
 from flows.state import StepRecord
 from flows.turn import Attempt, Phase, Turn
@@ -115,4 +116,5 @@ def end(turn: Turn) -> None:
 
 
 def _all_finished(turn: Turn) -> bool:
-    return all(turn.state.step(step.id).status is not None for step in turn.plan.steps)
+    """Of a rollback that was stopped half-way nothing is: its verdict would say that everything was brought back."""
+    return not is_left(turn) and all(turn.state.step(step.id).status is not None for step in turn.plan.steps)

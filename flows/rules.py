@@ -102,7 +102,8 @@ def _verdict_of(plan: Plan, state: ExecutionState) -> tuple[Verdict, str]:
     bad = {status: names for status, names in by_status.items() if not status.lets_go_on}
     goal = [state.step(name).status for name in plan.runbook.recovered_when]
     if state.rollback is not None:
-        left = "; ".join(f"{name}: {why}" for name, why in state.rollback.left.items())
+        stuck = {name: state.step(name).detail for name in state.rollback.steps if state.step(name).status is Status.failed}
+        left = "; ".join(f"{name}: {why}" for name, why in {**stuck, **state.rollback.left}.items())
         return Verdict.rolled_back, f"rolled back; not undone: {left}" if left else "rolled back"
     if plan.mode is Mode.dry_run:
         names = [name for names in bad.values() for name in names]

@@ -39,7 +39,7 @@ class Work:
     reads_only: bool = False
     """A dry run or a simulated step: what a look would leave behind must not happen either."""
     permit: Callable[[], None] = lambda: None
-    """Asked right before an act and never before a look: raises Revoked when no change may start any more."""
+    """Asked right before an act or an undo and never before a look: raises Revoked when no change may start any more."""
 
 
 def look(work: Work, earlier: Seen[Any] | None, *, acted: bool, now: Callable[[], datetime]) -> Look | Failure:
@@ -96,6 +96,8 @@ def undo(work: Work, before: Mapping[str, Any]) -> Failure | None:
     if not isinstance(action, Change):
         return Failure(f"{type(action).__name__} is no change", ours=True)
     try:
+        work.clients.check()
+        work.permit()
         action.undo(action.state_type().model_validate(before), work.clients)
     except Exception as error:  # noqa: BLE001 - the one place where exceptions become data
         return as_failure(error)

@@ -64,6 +64,8 @@ class Core:
     state: ExecutionState
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
     undoing: str | None = None
+    undo_until: datetime | None = None
+    """When the undo that is out is given up."""
     checks: bool = False
     """Whether a preflight must come before the first change."""
     checking: bool = False

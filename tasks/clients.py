@@ -133,10 +133,20 @@ class Clients:
             return httpx.Client(
                 timeout=self.timeout.total_seconds(),
                 trust_env=False,
-                event_hooks={"request": [lambda _request: self.check()]},
+                event_hooks={"request": [self._check_request]},
             )
 
         return self.keep("http", make, lambda client: client.close())
+
+    def _check_request(self, request: httpx.Request) -> None:
+        """Check now, and once more when it is connected: no timeout bounds how long a name takes to resolve."""
+        self.check()
+
+        def trace(event: str, _: object) -> None:
+            if event.endswith("send_request_headers.started"):
+                self.check()
+
+        request.extensions = {**request.extensions, "trace": trace}
 
     def postgres(self, server: Server) -> Session:
         """Give a session (autocommit) on a PostgreSQL server, kept for this attempt; every statement checks first."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import ActionFailed
+from tasks.errors import ActionFailed, Revoked
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -55,7 +55,33 @@ def _make(service: str, region: str, endpoint: str | None, seconds: float) -> Ba
         retries={"total_max_attempts": 1, "mode": "standard"},
     )
     made: BaseClient = boto3.session.Session().client(service, region_name=region, endpoint_url=endpoint, config=config)
+    _check_connections(made)
     return made
+
+
+_call = threading.local()
+"""`check` of the call that this thread makes."""
+
+
+def _check_connections(made: Any) -> None:
+    """Check once more when a new connection stands: no timeout bounds how long a name takes to resolve.
+
+    Must never happen: a call whose name resolved after its attempt was given up. botocore has no event there.
+    """
+    from botocore.awsrequest import AWSHTTPConnection, AWSHTTPConnectionPool, AWSHTTPSConnection, AWSHTTPSConnectionPool
+
+    def connect(self: Any) -> None:
+        super(type(self), self).connect()
+        _call.check()
+
+    def pool(of: type[Any], connection: type[Any]) -> type[Any]:
+        checked = type(f"Checked{connection.__name__}", (connection,), {"connect": connect})
+        return type(f"Checked{of.__name__}", (of,), {"ConnectionCls": checked})
+
+    made._endpoint.http_session._manager.pool_classes_by_scheme = {  # noqa: SLF001 - it has no other way in
+        "http": pool(AWSHTTPConnectionPool, AWSHTTPConnection),
+        "https": pool(AWSHTTPSConnectionPool, AWSHTTPSConnection),
+    }
 
 
 class Checked:
@@ -76,9 +102,13 @@ class Checked:
             from botocore.parsers import ResponseParserError
 
             self._check()
+            _call.check = self._check
             try:
                 return call(**parameters)
             except (ClientError, BotoCoreError, ResponseParserError) as error:
+                inner = getattr(error, "kwargs", {}).get("error")
+                if isinstance(inner, Revoked):  # which botocore took for trouble of its own
+                    raise inner from None
                 raise failed(error, operation, parameters) from error
 
         return checked

@@ -231,6 +231,8 @@ class Simulation:
     letters: list[tuple[datetime, InboxEntry]] = field(default_factory=list)
     stops: list[datetime] = field(default_factory=list)
     crash: Callable[[str, int], bool] = lambda _what, _count: False
+    hangs: frozenset[str] = frozenset()
+    """Calls that never come back, as 'undo a'."""
     lost_calls: int = 0
     points: int = 0
     checks: tuple[Checked, ...] | None = None
@@ -290,6 +292,8 @@ class Simulation:
                 return ActReturned(later, command.step, command.attempt, failure)
             case DoUndo():
                 self._point(f"before undo {command.step}")
+                if f"undo {command.step}" in self.hangs:
+                    return None
                 failure = undo(self._work(core, command.step), command.before)
                 self._point(f"after undo {command.step}")
                 return UndoReturned(later, command.step, failure)
