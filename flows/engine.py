@@ -303,7 +303,8 @@ class Engine:
             own=lambda: room(self._journal),
             recall=lambda: recorded(self._journal, plan, besides=self.execution),
         )
-        checks = look_ahead(plan, world)
+        begun = {name for name, record in self._core.state.steps.items() if record.acting or record.lets_go_on}
+        checks = look_ahead(plan, world, begun)
         self._mailbox.put(Looked(self._clock.now(), checks, time.monotonic() - began))
 
     def _start_undo(self, command: DoUndo) -> None:

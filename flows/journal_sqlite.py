@@ -219,30 +219,20 @@ class SqliteJournal:
                 if row and row[3] != holder.name and datetime.fromisoformat(row[8]) > now:
                     until = datetime.fromisoformat(row[8])
                     return Busy(target, Holder(row[2], *row[3:7]), datetime.fromisoformat(row[7]), until, until - now)
-            self._disown(db, {known[target][3] for target in wanted if target in known} - {holder.name}, known.values(), now)
             for target in wanted:
                 row = known.get(target)
                 ours = row is not None and row[3] == holder.name and datetime.fromisoformat(row[8]) > now
                 tokens[target] = row[1] if row and ours else (row[1] + 1 if row else 1)
                 since = row[7] if row and ours else now.isoformat()
-                if row and row[3] != holder.name:  # who lost one acts on none: by a clock that lags, its others would still look alive
-                    db.execute("UPDATE leases SET until = since WHERE holder = ?", (row[3],))
+                if row and row[3] != holder.name:  # must never happen: who lost one lease acts on another that, by an old
+                    # reading of the clock, still looks like its own; so it loses all of them
+                    db.execute("UPDATE leases SET holder = '', until = since WHERE holder = ?", (row[3],))
                 db.execute(
                     "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (target, tokens[target], holder.execution, holder.name, holder.host, holder.pid, holder.boot,
                      since, (now + ttl).isoformat()),
                 )  # fmt: skip
         return Held(tokens, now + ttl)
-
-    @staticmethod
-    def _disown(db: sqlite3.Connection, former: set[str], known: Iterable[tuple[Any, ...]], now: datetime) -> None:
-        """Whoever loses one lease loses all of them that are over.
-
-        Must never happen: a process that was stopped on its way in here, with the time of then, finds another lease
-        still its own by that time, and announces an act on the target that was taken from it.
-        """
-        over = [row[0] for row in known if row[3] in former and datetime.fromisoformat(row[8]) <= now]
-        db.executemany("UPDATE leases SET holder = '' WHERE target = ?", [(target,) for target in over])
 
     def renew(self, holder: Holder, ttl: timedelta, now: datetime) -> datetime:
         """See Journal.renew."""

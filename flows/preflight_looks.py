@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -47,9 +47,12 @@ class _Asked:
     after: datetime
 
 
-def look(plan: Plan, world: World) -> tuple[Checked, ...]:
-    """Ask every step of the plan at the same time; give what they need in the plan's order. Raises nothing."""
-    steps = [step for step in plan.steps if step.action_type is not None]
+def look(plan: Plan, world: World, begun: Container[str] = ()) -> tuple[Checked, ...]:
+    """Ask every step of the plan at the same time; give what they need in the plan's order. Raises nothing.
+
+    begun: steps that are finished or have acted, in a resumed run. They are as they made the world, not as they need it.
+    """
+    steps = [step for step in plan.steps if step.action_type is not None and step.id not in begun]
     if plan.mode is Mode.drill:
         steps = [step for step in steps if step.drill == "run"]
     ways = {step.id: world.clients() for step in steps}

@@ -274,3 +274,25 @@ def test_the_engine_looks_for_real_and_records_what_it_found(tmp_path: Path) -> 
     assert recorded(with_journal, plan)["scale", "size"][1].found == "3"
     assert recorded(with_journal, plan, besides="e1") == {}
     with_journal.close()
+
+
+def test_what_is_done_or_was_begun_before_a_crash_is_not_asked_for_what_it_needs(tmp_path: Path) -> None:
+    """A standby that this run has promoted is no standby any more: that must not hold what is left to do."""
+    Needy.says = {"promote": Need(what="role", found="out of recovery", problem=True), "dns": Need(what="record", found="fine")}
+    WORLD[0] = simulated.World(real=True, facts={"promote": 1})
+    plan = make_plan(step("promote", Needy), step("dns", Needy, after=("promote",)))
+    journal = SqliteJournal(tmp_path / "journal.db")
+    holder = Holder("e1", "e1/x", "h", 1, "")
+    now = datetime.now(UTC)
+    first = [
+        started(plan, now), StepStarted(at=now, step="promote", attempt=1),
+        Acting(at=now, step="promote", attempt=1, describe="", before={"value": None}, target="sim:promote"),
+    ]  # fmt: skip
+    number = journal.append("e1", 0, first)
+    got = journal.acquire(["execution:e1", "sim:promote", "sim:dns"], holder, LEASE, now)
+    assert isinstance(got, Held)
+    opened = Opened("e1", Core(plan, fold(first), checks=True), number, holder, got.tokens)
+    state = Engine(opened, journal, SystemClock()).run()
+    assert state.verdict is Verdict.recovered
+    assert [one.step for one in state.preflight.checks] == ["engine", "dns"]
+    journal.close()

@@ -264,6 +264,8 @@ class Machine:
         if self.finished:
             return
         rounds = sum(process.number % 2 == slot for process in self.processes)
+        if rounds > 300:
+            raise Broken("it never ends: 300 processes came and went")
         process = Process(2 * rounds + slot, self.rng.choice(("east", "west")), self.rng.choice(self.draw.clocks))
         self.processes.append(process)
         self.spawn(process, lambda: self._main(process, first=first))
@@ -455,6 +457,9 @@ class Flag:
     def set(self) -> None:
         self._set = True
 
+    def is_set(self) -> bool:
+        return self._set
+
     def wait(self, timeout: float) -> bool:
         machine().wait("timer", machine().now + timeout, lambda: self._set)
         return self._set
@@ -502,7 +507,7 @@ def ports(patch: pytest.MonkeyPatch, plan: Plan) -> Iterator[None]:
         inside.setattr(engines, "queue", SimpleNamespace(SimpleQueue=Mailbox, Empty=queue.Empty))
         inside.setattr(engines, "Workers", Crew)
         inside.setattr(engines, "POLL", POLL)
-        inside.setattr(engines, "look_ahead", lambda _plan, _world: ())
+        inside.setattr(engines, "look_ahead", lambda _plan, _world, *_: ())
         inside.setattr(runs, "time", time)
         inside.setattr(runs, "_me", lambda execution: machine().process.holder(execution))  # noqa: PLW0108 - another process each time
         inside.setattr(runs, "_born", born)
