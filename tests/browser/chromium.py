@@ -29,7 +29,7 @@ FLAGS = (
 def chromium() -> str:
     """The browser's path; skips the test, saying what to install, where there is none.
 
-    FAILOVER_BROWSER=required makes that a failure; .ci/run sets it where it could install one.
+    FAILOVER_BROWSER=required makes that a failure; .ci/run sets it.
     """
     found = next((path for path in map(shutil.which, NAMES) if path), None)
     if found is None:
