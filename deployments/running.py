@@ -154,6 +154,22 @@ def carry_out(
 
     Ctrl-C and SIGTERM stop in good order; a second Ctrl-C leaves at once (the execution can be resumed).
     """
+    from flows.stopping import heard
+
+    print(f"execution {engine.execution}, journal {journal.place}", flush=True)
+    with heard(_on_stop(engine)):
+        return _carry_out(engine, journal, name=name, plain=plain, facts=facts, watch=watch)
+
+
+def _carry_out(
+    engine: Engine,
+    journal: Journal,
+    *,
+    name: str,
+    plain: bool,
+    facts: Callable[[], tuple[Fact, ...]],
+    watch: Callable[[queue.SimpleQueue[object]], None] | None,
+) -> int:
     from deployments.copies import keep_copies
     from deployments.slack import tell_slack
     from flows.journal import JournalError
@@ -167,8 +183,6 @@ def carry_out(
             trouble.append(error)
 
     notices: queue.SimpleQueue[object] = engine.subscribe()  # type: ignore[assignment]
-    print(f"execution {engine.execution}, journal {journal.place}", flush=True)
-    _on_signals(engine)
     copies = keep_copies(engine, journal)
     telling = tell_slack(engine, journal)
     runner = threading.Thread(target=go, name="engine", daemon=True)
@@ -198,19 +212,16 @@ def carry_out(
     return exit_of(engine.state.verdict)
 
 
-def _on_signals(engine: Engine) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-    asked: list[int] = []
+def _on_stop(engine: Engine) -> Callable[[signal.Signals], None]:
+    asked: list[signal.Signals] = []
 
-    def stop(number: int, _frame: object) -> None:
+    def stop(number: signal.Signals) -> None:
         if asked and number == signal.SIGINT:
             os._exit(Exit.interrupted)
         asked.append(number)
-        engine.stop("signal", f"{signal.Signals(number).name} received")
+        engine.stop("signal", f"{number.name} received")
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    return stop
 
 
 def _show(engine: Engine, journal: Journal, name: str, notices: queue.SimpleQueue[object]) -> None:

@@ -11,8 +11,8 @@ import asyncio
 import hashlib
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -37,6 +37,7 @@ from flows.prefect_pages import publish_report
 from flows.prefect_picture import Shown
 from flows.runs import CannotResume, Request, TargetBusy, replan, resume, start
 from flows.state import ExecutionState, fold
+from flows.stopping import heard
 from runbooks.loader import Loaded
 from runbooks.model import Mode
 from runbooks.plan import Plan
@@ -195,7 +196,7 @@ async def _carry_out(call: Call, engine: Engine, journal: Journal, *, resumed: b
     call.compiled.attend(engine, journal)
     learn_aside(engine, call.compiled.open_journal)
     logger = get_run_logger()
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), _stops(engine):  # the mirror itself tries again
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), heard(_on_stop(engine)):  # the mirror itself tries again
         watching = asyncio.create_task(mirror.run(lambda: engine.stop("prefect", "cancelled in Prefect"), logger))
         try:
             state = await _run(engine)
@@ -243,19 +244,6 @@ def _later(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], value: 
         loop.call_soon_threadsafe(call, value)
 
 
-@contextmanager
-def _stops(engine: Engine) -> Iterator[None]:
-    """SIGTERM and Ctrl-C stop the engine in good order, instead of breaking the flow off."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, _frame: object) -> None:
-        engine.stop("signal", f"{signal.Signals(number).name} received")
-
-    earlier = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
+def _on_stop(engine: Engine) -> Callable[[signal.Signals], None]:
+    """Stop in good order, instead of breaking the flow off."""
+    return lambda number: engine.stop("signal", f"{number.name} received")
