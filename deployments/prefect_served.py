@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deployments.copies import keep_copies
+from deployments.copies import demand_no_more_here, keep_copies
 from deployments.journal_location import open_journal
 from deployments.origins import check_origins
 from deployments.reporting import leave_at_end
@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Any:
     check_origins()
     from flows.prefect_flow import compile_flow
 
-    return compile_flow(find(Path(os.environ[FOLDER]), name), open_journal, attend=attend, module=__name__)
+    return compile_flow(find(Path(os.environ[FOLDER]), name), open_journal, attend=attend, demand=demand_no_more_here, module=__name__)
 
 
 def attend(engine: Engine, journal: Journal) -> None:

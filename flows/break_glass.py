@@ -101,7 +101,7 @@ def wait_out(copy: SqliteJournal, execution: str, clock: Clock, patience: Patien
 def _until(copy: SqliteJournal, execution: str, lease: Busy, now: datetime) -> datetime:
     if lives_here(lease.holder):
         raise TargetBusy(lease, where_is(copy, execution))
-    if is_dead(lease.holder) and now <= lease.until:
+    if is_dead(lease.holder) and lease.left > timedelta(0):
         return now
     return now + LEASE + CALL
 

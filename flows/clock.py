@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 from flows.events import Status
@@ -24,16 +26,30 @@ class Clock(Protocol):
         ...
 
 
+def uptime() -> float:
+    """Seconds since the machine started, asleep or not: the same for all its processes, and nobody sets it."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+@cache
+def boot_id() -> str:
+    """Which start of the machine `uptime` counts from; '' where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 class SystemClock:
-    """UTC at construction, carried on by the monotonic clock: a clock that is set meanwhile changes no measured time."""
+    """UTC at construction, carried on by `uptime`: a clock that is set meanwhile changes no measured time."""
 
     def __init__(self) -> None:
         self._wall = datetime.now(UTC)
-        self._monotonic = time.monotonic()
+        self._uptime = uptime()
 
     def now(self) -> datetime:
         """See Clock."""
-        return self._wall + timedelta(seconds=time.monotonic() - self._monotonic)
+        return self._wall + timedelta(seconds=uptime() - self._uptime)
 
 
 @dataclass(frozen=True)

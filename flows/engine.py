@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from flows.clock import Clock
+from flows.clock import Clock, uptime
 from flows.core import Core, next_due, react
 from flows.events import Acting, Event, HistoryLearned, LeaseTaken, Progress, Undoing
 from flows.fencing import fences_before
@@ -81,8 +81,8 @@ class Opened:
     number: int
     holder: Holder
     held: Mapping[str, int]
-    leased: float = field(default_factory=time.monotonic)
-    """By the monotonic clock, right before the leases were asked for: a slow journal must not lengthen them."""
+    leased: float = field(default_factory=uptime)
+    """Uptime right before the leases were asked for: a slow journal must not lengthen them."""
 
 
 class Engine:
@@ -125,7 +125,7 @@ class Engine:
     @property
     def leases(self) -> tuple[Holder, Mapping[str, int], timedelta]:
         """Who holds which leases, by token, and how long they last; safe to read from any thread."""
-        return self._holder, self._held, timedelta(seconds=max(0.0, (self._leased_until or 0.0) - time.monotonic()))
+        return self._holder, self._held, timedelta(seconds=max(0.0, (self._leased_until or 0.0) - uptime()))
 
     def subscribe(self) -> queue.SimpleQueue[Notice | None]:
         """A queue of everything that happens from now on, ended by None. Slow readers delay nobody."""
@@ -375,12 +375,12 @@ class Engine:
         """Right before every call: raise Revoked when less of the lease is left than the longest call may take, or all is over."""
         if self._over.is_set():  # what the preflight still asks would go on for its patience
             raise Revoked("the execution has ended")
-        if self._leased_until is not None and time.monotonic() + CALL.total_seconds() > self._leased_until:
+        if self._leased_until is not None and uptime() + CALL.total_seconds() > self._leased_until:
             raise Revoked("the lease may be lost")
 
     def _renew(self) -> None:
         while not self._over.wait(LEASE.total_seconds() / 3):
-            before = time.monotonic()
+            before = uptime()
             try:
                 self._journal.renew(self._holder, LEASE, self._clock.now())
                 self._leased_until = before + LEASE.total_seconds()

@@ -16,7 +16,7 @@ from runbooks.model import Mode
 from tasks.contract import Duration, Loss, Mark
 
 SCHEMA_VERSION = 2
-"""Of the events below and of the tables that hold them; a journal with a newer one is not read. 2: macs, overrides."""
+"""Of the events below, and of the tables that hold them on PostgreSQL; a newer one is not read. 2: macs, overrides."""
 
 
 class Status(StrEnum):

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 
 from flows.anchors import anchor_of
 from flows.events import Event, Progress
-from flows.journal import Holder, Journal, JournalError
+from flows.journal import Journal, JournalError
 from flows.journal_chain import Key, Row, Vouch, canonical, extend
 from flows.journal_keys import KeyFile
 from flows.journal_sqlite import _INSERT, SqliteJournal, _values
+from flows.journal_sqlite_leases import Taken
 
 if TYPE_CHECKING:
     from flows.engine import Engine
@@ -46,16 +47,12 @@ class CopyFile(SqliteJournal):
                 values = (vouched.execution, vouched.number, vouched.hash, vouched.key, vouched.mac)
                 db.execute("INSERT OR IGNORE INTO vouches VALUES (?, ?, ?, ?, ?)", values)
 
-    def mirror(self, rows: Sequence[Row], leases: Iterable[tuple[str, int, Holder, datetime]], now: datetime) -> None:
+    def mirror(self, rows: Sequence[Row], leases: Iterable[Taken], now: datetime) -> None:
         """Append rows, and put the leases down as they are now."""
         with self._write() as db:
             db.executemany(_INSERT, [_values(row) for row in rows])
-            for target, token, holder, until in leases:
-                db.execute(
-                    "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (target, token, holder.execution, holder.name, holder.host, holder.pid, holder.boot,
-                     now.isoformat(), until.isoformat()),
-                )  # fmt: skip
+            for lease in leases:
+                self._leases.put(db, lease, now)
 
 
 class LocalCopy:
@@ -95,7 +92,7 @@ class LocalCopy:
             file.close()
             raise JournalError(f"{self.path} holds events that the journal does not; it was left alone")
         file.begin(journal.place, journal.vouched(self._engine.execution))
-        file.mirror(rows[len(known) :], self._leases(), self._now())
+        file.mirror(rows[len(known) :], self._held(), self._now())
         return file
 
     def _follow(self) -> None:
@@ -122,7 +119,7 @@ class LocalCopy:
         bodies = [(event.at, event.kind, canonical(event.model_dump(mode="json"))) for event in events]
         rows = extend(self._engine.execution, self._last, bodies, self._key)
         try:
-            self._file.mirror(rows, self._leases(), self._now())
+            self._file.mirror(rows, self._held(), self._now())
         except JournalError as error:  # a gap could not be told from a loss: what is there stays, and no more is added
             self.trouble, file, self._file = str(error), self._file, None
             file.close()
@@ -131,10 +128,10 @@ class LocalCopy:
         self._last = rows[-1] if rows else self._last
         self.anchor = str(anchor_of(self._last))
 
-    def _leases(self) -> list[tuple[str, int, Holder, datetime]]:
+    def _held(self) -> list[Taken]:
         holder, tokens, left = self._engine.leases
-        until = self._now() + left
-        return [(target, token, holder, until) for target, token in tokens.items()]
+        since = self._now()
+        return [Taken(target, token, holder, since, left) for target, token in tokens.items()]
 
     @staticmethod
     def _now() -> datetime:

@@ -11,12 +11,13 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from flows.clock import uptime as seconds_up
 from flows.events import ANY_EVENT, Event
 from flows.journal import (
     ANY_ENTRY,
@@ -30,7 +31,6 @@ from flows.journal import (
     JournalError,
     Received,
     Summary,
-    demand_lease,
     demand_no_halt,
     sealing,
     summary,
@@ -38,6 +38,7 @@ from flows.journal import (
 from flows.journal_chain import Key, Row, Vouch, canonical, examine, extend
 from flows.journal_keys import KeyFile
 from flows.journal_past import PAST_EVENTS, PAST_EXECUTIONS, PAST_KINDS, Past, grouped
+from flows.journal_sqlite_leases import Leases
 from flows.journal_sqlite_schema import prepare
 
 _ROW = "execution, number, at, kind, body, hash, key, mac"
@@ -48,9 +49,13 @@ _INSERT = f"INSERT INTO events ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa
 class SqliteJournal:
     """A journal in one file on this machine; safe from several threads and processes."""
 
-    def __init__(self, path: Path, wait: timedelta = timedelta(seconds=5), keys: KeyFile | None = None) -> None:
-        """Open or create it. wait: how long to wait for another writer before giving up."""
+    def __init__(
+        self, path: Path, wait: timedelta = timedelta(seconds=5), keys: KeyFile | None = None,
+        uptime: Callable[[], float] | None = seconds_up,
+    ) -> None:  # fmt: skip
+        """Open or create it. wait: how long to wait for another writer before giving up; uptime: see Leases."""
         self._path = path
+        self._leases = Leases(uptime)
         self._keys = keys or KeyFile()
         self._lock = threading.RLock()
         try:
@@ -146,11 +151,7 @@ class SqliteJournal:
 
     def _may_act(self, db: sqlite3.Connection, holder: Holder, now: datetime) -> None:
         """Must never happen: an act is announced while its lease is another's, or while its target is halted."""
-        demand_no_halt(self._held(db, holder, now), self._halts(db))
-
-    def _held(self, db: sqlite3.Connection, holder: Holder, now: datetime) -> list[str]:
-        rows = db.execute("SELECT target, until FROM leases WHERE holder = ?", (holder.name,)).fetchall()
-        return demand_lease(holder, [(target, datetime.fromisoformat(until)) for target, until in rows], now)
+        demand_no_halt(self._leases.held(db, holder, now), self._halts(db))
 
     def read(self, execution: str, after: int = 0) -> list[tuple[int, Event]]:
         """See Journal.read."""
@@ -210,41 +211,18 @@ class SqliteJournal:
 
     def acquire(self, targets: Iterable[str], holder: Holder, ttl: timedelta, now: datetime) -> Held | Busy:
         """See Journal.acquire."""
-        tokens: dict[str, int] = {}
-        wanted = sorted(set(targets))
         with self._write() as db:
-            known = {row[0]: row for row in db.execute("SELECT * FROM leases")}
-            for target in wanted:
-                row = known.get(target)
-                if row and row[3] != holder.name and datetime.fromisoformat(row[8]) > now:
-                    until = datetime.fromisoformat(row[8])
-                    return Busy(target, Holder(row[2], *row[3:7]), datetime.fromisoformat(row[7]), until, until - now)
-            for target in wanted:
-                row = known.get(target)
-                ours = row is not None and row[3] == holder.name and datetime.fromisoformat(row[8]) > now
-                tokens[target] = row[1] if row and ours else (row[1] + 1 if row else 1)
-                since = row[7] if row and ours else now.isoformat()
-                if row and row[3] != holder.name:  # must never happen: who lost one lease acts on another that, by an old
-                    # reading of the clock, still looks like its own; so it loses all of them
-                    db.execute("UPDATE leases SET holder = '', until = since WHERE holder = ?", (row[3],))
-                db.execute(
-                    "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (target, tokens[target], holder.execution, holder.name, holder.host, holder.pid, holder.boot,
-                     since, (now + ttl).isoformat()),
-                )  # fmt: skip
-        return Held(tokens, now + ttl)
+            return self._leases.acquire(db, targets, holder, ttl, now)
 
     def renew(self, holder: Holder, ttl: timedelta, now: datetime) -> datetime:
         """See Journal.renew."""
         with self._write() as db:
-            self._held(db, holder, now)
-            db.execute("UPDATE leases SET until = ? WHERE holder = ?", ((now + ttl).isoformat(), holder.name))
-        return now + ttl
+            return self._leases.renew(db, holder, ttl, now)
 
     def release(self, holder: Holder, now: datetime) -> None:
         """See Journal.release."""
         with self._write() as db:
-            db.execute("UPDATE leases SET until = ? WHERE holder = ?", (now.isoformat(), holder.name))
+            self._leases.release(db, holder, now)
 
     def break_lease(self, holder: Holder, now: datetime) -> None:
         """See Journal.break_lease."""
@@ -313,10 +291,9 @@ class SqliteJournal:
             )
 
     def leases(self) -> list[Busy]:
-        """Every lease that was ever taken, as it stands; those that were given back are over."""
-        rows = self._rows("SELECT target, execution, holder, host, pid, boot, since, until FROM leases")
-        at = datetime.fromisoformat
-        return [Busy(target, Holder(*who), at(since), at(until), timedelta(0)) for target, *who, since, until in rows]
+        """Every lease that was ever taken, as it stands; those that were given back have nothing left."""
+        with self._write() as db:
+            return self._leases.all(db, datetime.now(UTC))
 
     def number_inbox_from(self, last: int) -> None:
         """Number the inbox's next entries behind `last`: a copy continues its journal's numbers, or adopts none."""

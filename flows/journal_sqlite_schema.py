@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.events import SCHEMA_VERSION
 from flows.journal import JournalError
 from flows.journal_chain import Key, vouch
 
@@ -43,6 +42,12 @@ CREATE TRIGGER vouches_remain BEFORE DELETE ON vouches BEGIN SELECT RAISE(ABORT,
 CREATE TRIGGER imports_stay BEFORE UPDATE ON imports BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER imports_remain BEFORE DELETE ON imports BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 """
+_UPTIME = """
+ALTER TABLE leases ADD COLUMN boot_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE leases ADD COLUMN uptime REAL NOT NULL DEFAULT 0;
+"""
+VERSION = 3
+"""Of the tables here; 2 came with the seals, 3 with leases that go by the machine's uptime."""
 _HEADS = """SELECT execution, number, hash FROM events one
   WHERE number = (SELECT max(number) FROM events WHERE execution = one.execution)"""
 
@@ -52,7 +57,7 @@ def prepare(db: sqlite3.Connection, path: Path, key: Callable[[], Key]) -> None:
 
     key: seals what stands in a journal of schema 1, which has no macs; asked for only then.
     """
-    if _version(db) == SCHEMA_VERSION:
+    if _version(db) == VERSION:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -62,17 +67,19 @@ def prepare(db: sqlite3.Connection, path: Path, key: Callable[[], Key]) -> None:
     except BaseException:
         db.execute("ROLLBACK")
         raise
-    if version > SCHEMA_VERSION:
-        raise JournalError(f"journal {path}: written by a newer version (schema {version}, ours {SCHEMA_VERSION})")
+    if version > VERSION:
+        raise JournalError(f"journal {path}: written by a newer version (schema {version}, ours {VERSION})")
 
 
 def _bring_up(db: sqlite3.Connection, version: int, key: Callable[[], Key]) -> None:
     if version < 1:
         _run(db, _FIRST)
-    if version < SCHEMA_VERSION:
+    if version < 2:
         _run(db, _SEALED)
         _vouch_for_all(db, key)
-        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    if version < VERSION:
+        _run(db, _UPTIME)
+        db.execute(f"PRAGMA user_version={VERSION}")
 
 
 def _vouch_for_all(db: sqlite3.Connection, key: Callable[[], Key]) -> None:

@@ -60,6 +60,7 @@ class Compiled:
     form: tuple[form.Question, ...]
     open_journal: Callable[[], Journal]
     attend: Callable[[Engine, Journal], object]
+    demand: Callable[[Journal, str], object]
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,17 @@ def compile_flow(
     open_journal: Callable[[], Journal],
     *,
     attend: Callable[[Engine, Journal], object] = lambda _engine, _journal: None,
+    demand: Callable[[Journal, str], object] = lambda _journal, _execution: None,
     module: str = __name__,
 ) -> Flow[Any, Any]:
     """Make the flow of a runbook: named after it, its inputs as typed parameters.
 
     open_journal: called once in each process that carries it out. attend: called before the engine runs, to subscribe
-    further observers. module: where an entrypoint finds the flow under the runbook's name. Does not plan: that happens
+    further observers. demand: called before an execution is resumed; raises CannotResume. module: where an entrypoint finds the flow under the runbook's name. Does not plan: that happens
     with the parameters of each run.
     """
     runbook = loaded.runbook
-    compiled = Compiled(loaded, form.questions(runbook), open_journal, attend)
+    compiled = Compiled(loaded, form.questions(runbook), open_journal, attend, demand)
 
     async def body(**parameters: Any) -> State[Any]:
         return await _enter(compiled, parameters)
@@ -176,6 +178,7 @@ def _open_engine(call: Call, journal: Journal) -> tuple[Engine, bool]:
         shown = picture.ending(plan_of(state), state)
         if shown is not None and state.verdict in _FOR_GOOD:
             raise Ended(shown)
+        call.compiled.demand(journal, call.execution)
         return resume(journal, call.execution, f"Prefect, for {initiator}", SystemClock()), True
     plan = make_plan(
         call.compiled.loaded, mode=Mode(call.parameters[form.MODE]), inputs=form.answers(call.compiled.form, call.parameters)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from flows.clock import Clock
+from flows.clock import Clock, boot_id, uptime
 from flows.core import Core
 from flows.engine import LEASE, Engine, Opened, needs_lease
 from flows.events import Event, ExecutionStarted, LeaseTaken, Marked, Override, Resumed, Status, Verdict
@@ -76,10 +76,10 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
     holder = _me(execution)
     targets = known_targets(plan, environ)
     tokens: Mapping[str, int] = {}
-    leased = time.monotonic()
+    leased = uptime()
     if plan.mode is not Mode.dry_run:
         _demand_no_halt(journal, targets)
-        leased = time.monotonic()  # and only then the time that the lease is counted from in the journal
+        leased = uptime()  # and only then the time that the lease is counted from in the journal
         got = journal.acquire([f"execution:{execution}", *targets], holder, LEASE, clock.now())
         if isinstance(got, Busy):
             raise TargetBusy(got, where_is(journal, got.holder.execution))
@@ -123,7 +123,7 @@ def resume(
         raise CannotResume(f"execution {execution} has ended: {state.verdict.value}; start a new one")
     holder = _me(execution)
     tokens: Mapping[str, int] = {}
-    leased = time.monotonic()
+    leased = uptime()
     if plan.mode is not Mode.dry_run:
         targets = known_targets(plan, environ)
         _demand_no_halt(journal, targets)
@@ -216,12 +216,12 @@ def known_targets(plan: Plan, environ: Mapping[str, str] | None = None) -> tuple
 def _take_over(journal: Journal, holder: Holder, targets: list[str], clock: Clock) -> tuple[Mapping[str, int], float]:
     """Acquire, waiting for leases that nobody renews; at most one TTL, because a renewed lease has a live holder.
 
-    Give the tokens, and the monotonic time right before they were asked for.
+    Give the tokens, and the uptime right before they were asked for.
     """
     give_up = clock.now() + LEASE + timedelta(seconds=1)
     first: datetime | None = None
     while True:
-        asked = time.monotonic()
+        asked = uptime()
         got = journal.acquire(targets, holder, LEASE, clock.now())
         if isinstance(got, Held):
             return got.tokens, asked
@@ -267,8 +267,7 @@ def _me(execution: str) -> Holder:
     pid = os.getpid()
     boot = ""
     with suppress(OSError):  # Linux only; elsewhere a takeover waits for the lease
-        started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        boot = f"{_installation()}/{Path('/proc/self/ns/pid').readlink()}/{started}/{_born(pid)}"
+        boot = f"{_installation()}/{Path('/proc/self/ns/pid').readlink()}/{boot_id()}/{_born(pid)}"
     return Holder(execution, f"{execution}/{secrets.token_hex(8)}", platform.node(), pid, boot)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Scene:
 
     lab: Lab
     folder: Path
+    children: list[subprocess.Popen[str]] = field(default_factory=list, init=False)
 
     @property
     def journal(self) -> Path:
@@ -51,10 +52,19 @@ class Scene:
         return path
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-m", "deployments", *arguments], cwd=self.folder, env=self.environ, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+        self.children.append(child)
+        return child
+
+    def close(self) -> None:
+        """End what a failed test left running."""
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+                child.communicate()
 
     def failover(self, *arguments: str, expect: int = 0, timeout: float = 120) -> str:
         child = self.start(*arguments)
@@ -111,7 +121,9 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def scene(lab: Lab, tmp_path: Path) -> Scene:
+def scene(lab: Lab, tmp_path: Path) -> Iterator[Scene]:
     lab.reset()
     time.sleep(1.0)  # some orders on the first day's primary
-    return Scene(lab, tmp_path)
+    scene = Scene(lab, tmp_path)
+    yield scene
+    scene.close()

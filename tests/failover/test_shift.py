@@ -46,6 +46,7 @@ steps:
       latest: 20
       name_servers: ["127.77.0.53:15353"]
       then: simple
+      max_trips: 10 # how soon it is healed is the machine's affair
     timeout: 4m
 recovered_when: shift
 """

@@ -55,7 +55,7 @@ class SqlitePlace(Place):
         self.address = str(self.path)
 
     def open(self) -> SqliteJournal:
-        return SqliteJournal(self.path, PATIENT)
+        return SqliteJournal(self.path, PATIENT, uptime=None)
 
     def execute(self, statement: str) -> None:
         with closing(sqlite3.connect(self.path, isolation_level=None)) as other:

@@ -22,6 +22,7 @@ from flows.journal import Holder, Journal, JournalError
 from flows.journal_chain import Key, Row, extend
 from flows.journal_copy import CopyFile, LocalCopy
 from flows.journal_sqlite import SqliteJournal
+from flows.journal_sqlite_leases import Taken
 from flows.runs import CannotResume, Request, TargetBusy, _me, start
 from runbooks.plan import Plan
 from tests.flows.journals import PostgresPlace
@@ -74,10 +75,10 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 
 def copied(path: Path, rows: Sequence[Row], *leases: tuple[Holder, timedelta], place: str = "postgresql://db/failover") -> CopyFile:
-    """A copy that knows these rows, and leases that last so long from NOW."""
+    """A copy that knows these rows, and leases that last so long from now."""
     file = CopyFile(path)
     file.begin(place, None)
-    file.mirror(rows, [(f"t{at}", 1, holder, NOW + left) for at, (holder, left) in enumerate(leases)], NOW)
+    file.mirror(rows, [Taken(f"t{at}", 1, holder, NOW, left) for at, (holder, left) in enumerate(leases)], NOW)
     return file
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
-from time import monotonic, sleep
+from sqlite3 import Connection
+from time import sleep
 
 import pytest
 
 from flows import engine
-from flows.clock import SystemClock
+from flows.clock import SystemClock, uptime
 from flows.engine import Engine
 from flows.events import Acting
-from flows.journal import Halt, Holder, LeaseLost
+from flows.journal import Busy, Halt, Held, Holder, LeaseLost
 from flows.journal_sqlite import SqliteJournal
+from flows.journal_sqlite_leases import Leases
 from flows.runs import Request, start
-from tests.flows.two_runners import Broken, Draw, explore
+from tests.flows.two_runners import Broken, Draw, explore, machine
 from tests.flows.world import START, Set, make_plan, step
 
 SCHEDULES = 10_100
@@ -62,10 +65,12 @@ def test_a_lease_that_is_shorter_than_its_holder_thinks_is_found(monkeypatch: py
 
 
 def test_a_journal_that_gives_a_held_lease_away_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    acquire = SqliteJournal.acquire
-    monkeypatch.setattr(
-        SqliteJournal, "acquire", lambda self, targets, holder, ttl, now: acquire(self, targets, holder, ttl, now + ttl)
-    )
+    acquire = Leases.acquire
+
+    def hasty(_self: Leases, db: Connection, targets: Iterable[str], holder: Holder, ttl: timedelta, now: datetime) -> Held | Busy:
+        return acquire(Leases(lambda: machine().now + ttl.total_seconds()), db, targets, holder, ttl, now)
+
+    monkeypatch.setattr(Leases, "acquire", hasty)
     with pytest.raises(Broken):
         explore(monkeypatch, tmp_path, ENOUGH, HARD)
 
@@ -78,7 +83,7 @@ def test_an_announcement_without_a_look_at_the_lease_is_found(monkeypatch: pytes
 
 def test_who_lost_one_lease_has_lost_all_whatever_time_he_thinks_it_is(tmp_path: Path) -> None:
     """Found by the schedules: a process that is stopped on its way into the journal comes with the time of then."""
-    journal, ttl = SqliteJournal(tmp_path / "journal.db"), timedelta(seconds=15)
+    journal, ttl = SqliteJournal(tmp_path / "journal.db", uptime=None), timedelta(seconds=15)
     first, second = (Holder(name, f"{name}/x", "host", 1, "boot") for name in ("e1", "e2"))
     journal.acquire(["execution:e1", "db:1"], first, ttl, START)
     journal.acquire(["execution:e2", "db:1"], second, ttl, START + timedelta(seconds=16))
@@ -101,7 +106,7 @@ def test_a_slow_look_at_the_kill_switch_does_not_lengthen_the_lease(tmp_path: Pa
 
     journal, clock = Slow(tmp_path / "journal.db"), SystemClock()
     engine = start(journal, Request(make_plan(step("a", Set)), "kim", "test"), clock)
-    by_the_journal = min(lease.until for lease in journal.leases()) - clock.now()
+    by_the_journal = min(lease.left for lease in journal.leases())
     assert engine._leased_until is not None
-    assert engine._leased_until - monotonic() <= by_the_journal.total_seconds() + 0.01
+    assert engine._leased_until - uptime() <= by_the_journal.total_seconds() + 0.01
     journal.close()
