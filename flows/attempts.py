@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -30,6 +31,9 @@ from flows.turn import GATE, Attempt, Phase, Turn, interval
 from runbooks.model import Mode
 from runbooks.plan import PREFLIGHT, PlannedStep, change_type, is_change
 from tasks.contract import Seen
+
+SOON = timedelta(milliseconds=20)
+"""Shortest pause between two looks at what was acted on."""
 
 
 def saw(turn: Turn, step: PlannedStep, look: Look) -> None:
@@ -192,7 +196,18 @@ def _verify(turn: Turn, step: PlannedStep, look: Look) -> None:
     if due and attempt.acts and not look.underway and turn.may_change():
         _send_act(turn, step, look.state)
     else:
-        turn.change(step.id, due=turn.now + interval(step))
+        turn.change(step.id, due=turn.now + _pause(turn, step))
+
+
+def _pause(turn: Turn, step: PlannedStep) -> timedelta:
+    """Until the next look at what was acted on: at first soon, then a quarter of the time waited, the interval at most.
+
+    So what is done after a second is known at most a quarter of a second later, and nobody is asked more often for long.
+    """
+    longest, acted = interval(step), turn.core.attempts[step.id].last_act
+    if acted is None:
+        return longest
+    return min(longest, max(longest / 5, SOON, (turn.now - acted) / 4))
 
 
 def look_failed(turn: Turn, step: PlannedStep, failure: Failure) -> None:

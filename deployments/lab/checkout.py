@@ -2,8 +2,9 @@
 
 It never waits longer for its database than a customer would: every use of a connection has an end, also where the
 database is frozen or its network silent. A promotion of the database needs no restart: broken connections are replaced,
-and a database that was read-only is asked again with the next order. In the region of the standby an order goes on to
-the other region's database, so that customers can be moved before the database is; one that is gone is not passed over.
+and a database that was read-only is asked again with the next order. An order that its region's database does not take,
+because it is a standby or refuses, goes on to the other region's, as with two hosts in a connection string and
+`target_session_attrs=read-write`: so customers can be moved before the database, and the database before customers.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Checkout:
         end = time.monotonic() + _ORDER_SECONDS
         try:
             return self._write(self._pool, end, values)
-        except errors.ReadOnlySqlTransaction:  # a standby's region: the primary is elsewhere
+        except (psycopg.Error, Unavailable):  # the primary may be elsewhere; where it is not, that one's answer counts
             return self._write(self._elsewhere, end, values)
 
     def _write(self, pool: Pool, end: float, values: dict[str, Any]) -> tuple[int, dict[str, Any]]:
