@@ -4,7 +4,8 @@
 
 What must never happen, and where it is prevented:
 - acting without a durable announcement: `_turn` writes before it carries out; a failed write raises and nothing leaves
-- a call after the lease ended: `_guard` runs right before every call and leaves room for the longest call
+- a call after the lease ended: `LeaseKeeper.guard` runs right before every call and leaves room for the longest call
+- an act although the kill switch is known to be on: `_permit` runs right before every act
 - waiting for an observer: `_tell` puts into unbounded queues and never looks back
 """
 
@@ -12,9 +13,8 @@ from __future__ import annotations
 
 import importlib
 import queue
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -23,8 +23,9 @@ from typing import Any
 from flows.clock import Clock, uptime
 from flows.core import Core, next_due, react
 from flows.events import Acting, Event, HistoryLearned, LeaseTaken, Progress, Undoing
-from flows.fencing import fences_before
-from flows.journal import EVERYTHING, Busy, Halted, Holder, Journal, JournalError, LeaseLost
+from flows.journal import Halt, Halted, Holder, Journal, JournalError, Received
+from flows.lease_keeper import LeaseKeeper
+from flows.listener import Ears, Listener
 from flows.messages import (
     UNDO,
     ActReturned,
@@ -48,23 +49,18 @@ from flows.messages import (
 )
 from flows.preflight_looks import PATIENCE, World, recorded, room
 from flows.preflight_looks import look as look_ahead
+from flows.preparing import Preparer, needs_lease
 from flows.secrets import Secrets
 from flows.state import ExecutionState, fold
 from flows.step import Work, act, as_failure, look, undo
 from flows.workers import Workers
-from runbooks.model import Mode
-from runbooks.plan import PlannedStep, is_change, look_up_in
-from runbooks.references import Reference
+from runbooks.plan import PlannedStep
 from tasks.clients import Clients
-from tasks.contract import Action, Change
-from tasks.errors import ActionFailed, Revoked
+from tasks.contract import Change
+from tasks.errors import Revoked
 
-LEASE = timedelta(seconds=15)
-"""How long a lease lasts without renewal; renewed every third of it."""
-CALL = timedelta(seconds=4)
-"""Longest wait for one call; no call leaves when less than this is left of the lease."""
-POLL = timedelta(milliseconds=100)
-"""How often the inbox is read: the longest that an approval waits to be seen."""
+PULSE = timedelta(milliseconds=100)
+"""Longest time without a look at what is due."""
 KILL_SWITCH = "kill switch"
 """Who stopped a run, where it was the switch."""
 PROGRESS = timedelta(milliseconds=200)
@@ -93,22 +89,23 @@ class Engine:
         self._core = opened.core
         self._journaled = opened.core.state
         self._number = opened.number
-        self._holder = opened.holder
-        self._held = dict(opened.held)
         self._journal = journal
         self._clock = clock
-        self._environ = environ
-        self._mailbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._mailbox: queue.SimpleQueue[Message | JournalError] = queue.SimpleQueue()
         self._observers: list[queue.SimpleQueue[Notice | None]] = []
         self._workers = Workers()
         self._work: dict[tuple[str, int], Work] = {}
         self._secrets = Secrets()
         self._told: dict[str, tuple[str, datetime]] = {}
-        self._read_inbox_at = clock.now()
-        self._leased_until = opened.leased + LEASE.total_seconds() if opened.held else None
-        self._over = threading.Event()
         self._warm = False
         self._halted: str | None = None
+        self._leases = LeaseKeeper(journal, clock, opened.holder, opened.held, opened.leased)
+        self._listener = Listener(
+            journal, self.execution, lambda: self._leases.tokens, Ears(self._hear, self._obey, self._mailbox.put)
+        )
+        self._preparer = Preparer(
+            self.execution, opened.core.plan, self._secrets, environ, self._leases.guard, self._permit
+        )
 
     # -- for others
 
@@ -125,7 +122,7 @@ class Engine:
     @property
     def leases(self) -> tuple[Holder, Mapping[str, int], timedelta]:
         """Who holds which leases, by token, and how long they last; safe to read from any thread."""
-        return self._holder, self._held, timedelta(seconds=max(0.0, (self._leased_until or 0.0) - uptime()))
+        return self._leases.holder, self._leases.tokens, self._leases.left
 
     def subscribe(self) -> queue.SimpleQueue[Notice | None]:
         """A queue of everything that happens from now on, ended by None. Slow readers delay nobody."""
@@ -146,22 +143,20 @@ class Engine:
 
         Raises JournalError when the journal could not be written: then nothing more was done, and it can be resumed.
         """
-        renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
-        if self._held:
-            renewer.start()
+        self._leases.keep(lambda why: self._mailbox.put(Stop(self._clock.now(), "engine", why)))
+        self._listener.start(self._core.state.adopted)
         try:
-            self._turn(Tick(self._clock.now()))
+            self._react(Tick(self._clock.now()))
             while not self._core.ended:
-                self._turn(self._next())
+                self._react(self._next())
             return self._journaled
         finally:
-            self._over.set()
+            self._listener.end()
+            self._leases.end()
             for work in self._work.values():
                 work.clients.revoke("the execution has ended")
             self._workers.close()
-            if self._held:
-                with suppress(JournalError):  # it expires by itself
-                    self._journal.release(self._holder, self._clock.now())
+            self._leases.give_back()
             for observer in self._observers:
                 observer.put(None)
 
@@ -170,15 +165,16 @@ class Engine:
     def _next(self) -> Message:
         now = self._clock.now()
         due = next_due(self._core)
-        until = min(due, now + POLL) if due is not None else now + POLL
+        until = min(due, now + PULSE) if due is not None else now + PULSE
         try:
-            return self._mailbox.get(timeout=max(0.0, (until - now).total_seconds()))
+            message = self._mailbox.get(timeout=max(0.0, (until - now).total_seconds()))
         except queue.Empty:
             return Tick(self._clock.now())
-
-    def _turn(self, message: Message) -> None:
-        self._read_inbox()
-        self._react(message)
+        if isinstance(message, JournalError):
+            raise message
+        if isinstance(message, Letter) and message.received.number <= self._core.state.adopted:
+            return Tick(now)
+        return message
 
     def _react(self, message: Message) -> None:
         before = self._core
@@ -194,6 +190,7 @@ class Engine:
                 if state.step(name).status is None
             }
             self._core = replace(before, state=state, attempts=attempts)
+            self._listener.again(state.adopted)
             self._decide(Stop(self._clock.now(), KILL_SWITCH, str(error)))
 
     def _decide(self, message: Message) -> None:
@@ -212,8 +209,8 @@ class Engine:
                 self._carry_out(command)
 
     def _write(self, events: Sequence[Event]) -> None:
-        acts = self._held and any(isinstance(event, Acting | Undoing) for event in events)
-        self._number = self._journal.append(self.execution, self._number, events, self._holder if acts else None)
+        acts = self._leases.tokens and any(isinstance(event, Acting | Undoing) for event in events)
+        self._number = self._journal.append(self.execution, self._number, events, self._leases.holder if acts else None)
         self._journaled = fold(events, self._journaled)
         for event in events:
             self._tell(event)
@@ -222,25 +219,14 @@ class Engine:
         for observer in self._observers:
             observer.put(notice)
 
-    def _read_inbox(self) -> None:
-        now = self._clock.now()
-        if now - self._read_inbox_at < POLL:
-            return
-        self._read_inbox_at = now
-        self._obey_switch(now)
-        for received in self._journal.inbox(self.execution, self._core.state.adopted):
-            if received.number > self._core.state.adopted:
-                self._react(Letter(now, received))
+    def _hear(self, received: Received) -> None:
+        self._mailbox.put(Letter(self._clock.now(), received))
 
-    def _obey_switch(self, now: datetime) -> None:
-        """Seen at every read of the inbox, and again in the transaction of every announcement."""
-        if not self._held or self._halted is not None:
-            return
-        for halt in self._journal.halts():
-            if halt.target in {EVERYTHING, *self._held}:
-                self._halted = str(halt)
-                self._mailbox.put(Stop(now, KILL_SWITCH, str(halt)))
-                return
+    def _obey(self, halt: Halt) -> None:
+        """The kill switch is on: seen at every read of the inbox, and again in the transaction of every announcement."""
+        if self._halted is None:
+            self._halted = str(halt)
+            self._mailbox.put(Stop(self._clock.now(), KILL_SWITCH, str(halt)))
 
     def _permit(self) -> None:
         if self._halted is not None:
@@ -297,8 +283,8 @@ class Engine:
         """Look at what the changes will need, beside the first steps."""
         plan, began = self._core.plan, time.monotonic()
         world = World(
-            build=lambda step: step.action_so_far(self._look_up()),
-            clients=lambda: Clients(self._guard, PATIENCE),
+            build=lambda step: step.action_so_far(self._preparer.look_up(self._core.state)),
+            clients=lambda: Clients(self._leases.guard, PATIENCE),
             now=self._clock.now,
             own=lambda: room(self._journal),
             recall=lambda: recorded(self._journal, plan, besides=self.execution),
@@ -323,73 +309,14 @@ class Engine:
 
     def _prepare(self, step: PlannedStep) -> Work:
         """Fill the step's inputs in, take the lease of what it changes, and open its way to the world."""
-        action = self._build(step)
-        if self._held and needs_lease(self._core.plan.mode, step) and isinstance(action, Change):
-            for target in action.targets:
-                self._lease(target)
-        standing = fences_before(step, self._core.state)
-        fences = {name: self._build(self._core.plan.by_id[name]) for name in standing.held}
-        timeout = min(CALL, max(step.timeout / 2, timedelta(milliseconds=200)))
-        return Work(
-            action, Clients(self._guard, timeout), fences, standing.missing, standing.overridden,
-            not needs_act(self._core.plan.mode, step), self._permit,
-        )  # fmt: skip
-
-    def _build(self, step: PlannedStep) -> Action[Any]:
-        return step.action(self._look_up())
-
-    def _look_up(self) -> Callable[[Reference], Any]:
-        steps = self._core.state.steps
-        outputs = {name: record.output for name, record in steps.items() if record.output is not None}
-        outputs = {name: {} for name, record in steps.items() if record.overridden} | outputs  # it told nothing
-        look_up = look_up_in(outputs, self._facts(), self._environ)
-
-        def remember(reference: Reference) -> Any:
-            value = look_up(reference)
-            return self._secrets.learn(value) if reference.secret else value
-
-        return remember
-
-    def _facts(self) -> dict[str, str]:
-        started = self._core.state.started
-        if started is None:
-            return {}
-        return {
-            "id": self.execution, "mode": started.mode.value, "service": started.service, "runbook": started.runbook,
-            "started_at": started.at.isoformat(), "initiator": started.initiator,
-        }  # fmt: skip
-
-    def _lease(self, target: str) -> None:
-        if target in self._held:
-            return
-        got = self._journal.acquire([*self._held, target], self._holder, LEASE, self._clock.now())
-        if isinstance(got, Busy):
-            held_by = f"execution {got.holder.execution} since {got.since:%H:%M:%S} UTC"
-            raise ActionFailed(f"{got.target} is held by {held_by}", code="busy")
-        self._held = dict(got.tokens)
-        self._write([LeaseTaken(at=self._clock.now(), targets={target: got.tokens[target]})])
-
-    # -- leases and libraries
-
-    def _guard(self) -> None:
-        """Right before every call: raise Revoked when less of the lease is left than the longest call may take, or all is over."""
-        if self._over.is_set():  # what the preflight still asks would go on for its patience
-            raise Revoked("the execution has ended")
-        if self._leased_until is not None and uptime() + CALL.total_seconds() > self._leased_until:
-            raise Revoked("the lease may be lost")
-
-    def _renew(self) -> None:
-        while not self._over.wait(LEASE.total_seconds() / 3):
-            before = uptime()
-            try:
-                self._journal.renew(self._holder, LEASE, self._clock.now())
-                self._leased_until = before + LEASE.total_seconds()
-            except LeaseLost as error:
-                self._leased_until = 0.0
-                self._mailbox.put(Stop(self._clock.now(), "engine", str(error)))
-                return
-            except JournalError:
-                continue  # `_guard` ends the calls in time if it stays away
+        state, leases = self._core.state, self._leases
+        if leases.tokens and needs_lease(self._core.plan.mode, step):
+            action = self._preparer.action(step, state)
+            for target in action.targets if isinstance(action, Change) else ():
+                token = leases.take(target)
+                if token is not None:
+                    self._write([LeaseTaken(at=self._clock.now(), targets={target: token})])
+        return self._preparer.work(step, state)
 
     def _warm_up(self) -> None:
         """Import what later steps need while earlier ones wait, once the first look is out."""
@@ -400,15 +327,3 @@ class Engine:
         for name in sorted(wanted):
             with suppress(ImportError):  # the step that needs it will say so
                 importlib.import_module(name)
-
-
-def needs_act(mode: Mode, step: PlannedStep) -> bool:
-    """Whether the step is really carried out in this mode; else it is only looked at and described."""
-    return mode is not Mode.dry_run and not (mode is Mode.drill and step.drill != "run")
-
-
-def needs_lease(mode: Mode, step: PlannedStep) -> bool:
-    """Whether carrying the step out in this mode changes something."""
-    return is_change(step) and needs_act(mode, step)
-
-

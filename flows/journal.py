@@ -10,6 +10,7 @@ Promises that every implementation keeps, and one suite tests:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Protocol
@@ -285,6 +286,10 @@ class Journal(Protocol):
 
     def imports(self, execution: str) -> list[Import]:
         """What was taken in for an execution, in order."""
+        ...
+
+    def reading(self) -> AbstractContextManager[Journal]:
+        """The same journal for a thread that only reads, and must hold up nobody who writes here."""
         ...
 
     def close(self) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -24,6 +25,7 @@ from flows.journal import (
     Holder,
     Import,
     InboxEntry,
+    Journal,
     Received,
     Summary,
     demand_lease,
@@ -73,6 +75,7 @@ class PostgresJournal:
         """Open it, and create its tables when they are missing. url: as libpq reads it, several hosts allowed."""
         from flows.journal_postgres_line import Line  # psycopg, which nobody else needs
 
+        self._url, self._patience = url, patience
         self._line = Line(url, patience)
         self._lease_clock = lease_clock
         self._keys = keys or KeyFile()
@@ -95,6 +98,15 @@ class PostgresJournal:
     def copy_of(self) -> str | None:
         """See Journal.copy_of: a database is never one."""
         return None
+
+    @contextmanager
+    def reading(self) -> Iterator[Journal]:
+        """See Journal.reading: another connection, for a look takes a way to the server and back."""
+        other = PostgresJournal(self._url, self._patience, self._lease_clock, self._keys)
+        try:
+            yield other
+        finally:
+            other.close()
 
     def close(self) -> None:
         """Close the connection."""

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from flows.clock import Clock, boot_id, uptime
 from flows.core import Core
-from flows.engine import LEASE, Engine, Opened, needs_lease
+from flows.engine import Engine, Opened
 from flows.events import Event, ExecutionStarted, LeaseTaken, Marked, Override, Resumed, Status, Verdict
 from flows.journal import EVERYTHING, Busy, Halted, Held, Holder, InboxEntry, Journal
+from flows.lease_keeper import LEASE
+from flows.preparing import needs_lease
 from flows.state import ExecutionState, fold
 from runbooks.loader import load_text
 from runbooks.model import Mode

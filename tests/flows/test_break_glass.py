@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from flows import runs
 from flows.break_glass import Fork, Named, Patience, Relation, bring_back, compare, go_on, wait_out
 from flows.clock import SystemClock
-from flows.engine import CALL, LEASE, Engine
+from flows.engine import Engine
 from flows.events import Acting, Override, Status, Verdict
 from flows.journal import Holder, Journal, JournalError
 from flows.journal_chain import Key, Row, extend
 from flows.journal_copy import CopyFile, LocalCopy
 from flows.journal_sqlite import SqliteJournal
 from flows.journal_sqlite_leases import Taken
+from flows.lease_keeper import CALL, LEASE
 from flows.runs import CannotResume, Request, TargetBusy, _me, start
 from runbooks.plan import Plan
 from tests.flows.journals import PostgresPlace

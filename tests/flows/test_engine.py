@@ -13,13 +13,15 @@ from typing import ClassVar
 
 import pytest
 
-from flows import engine as engine_module
+from flows import lease_keeper
 from flows.clock import SystemClock
 from flows.core import Core
-from flows.engine import LEASE, Engine, Opened
+from flows.engine import Engine, Opened
 from flows.events import Acting, Answer, LeaseTaken, Progress, Status, StepFinished, Verdict
 from flows.journal import EVERYTHING, Held, Holder, JournalError, SaidAboutGate
 from flows.journal_sqlite import SqliteJournal
+from flows.lease_keeper import LEASE
+from flows.listener import Listener
 from flows.state import fold
 from runbooks.model import Approval
 from runbooks.plan import Plan
@@ -131,7 +133,7 @@ def test_nothing_is_done_when_it_cannot_be_announced(journal: SqliteJournal, mon
 
 
 def test_no_call_leaves_when_the_lease_may_be_lost(journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch, world: World) -> None:
-    monkeypatch.setattr(engine_module, "LEASE", timedelta(milliseconds=10))
+    monkeypatch.setattr(lease_keeper, "LEASE", timedelta(milliseconds=10))
     engine = open_engine(make_plan(step("a", Fast, timeout=SHORT)), journal)
     swallow(engine.run)  # under load the journal may be first to find the lease gone
     assert engine.state.step("a").status in {Status.timed_out, Status.failed, None}
@@ -194,7 +196,7 @@ def test_the_kill_switch_stops_a_run_before_its_next_change(journal: SqliteJourn
 def test_a_switch_turned_between_two_reads_is_found_where_the_act_is_announced(
     journal: SqliteJournal, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "POLL", timedelta(hours=1))
+    monkeypatch.setattr(Listener, "look", lambda *_: None)
     engine = open_engine(make_plan(step("b", Fast), step("a", Fast, after=("b",))), journal, ("execution:e1", "sim:a", "sim:b"))
     journal.switch("sim:a", "kim", "not this one", datetime.now(UTC), on=True)
     state = engine.run()

@@ -10,13 +10,13 @@ from time import sleep
 
 import pytest
 
-from flows import engine
-from flows.clock import SystemClock, uptime
-from flows.engine import Engine
+from flows import lease_keeper
+from flows.clock import SystemClock
 from flows.events import Acting
 from flows.journal import Busy, Halt, Held, Holder, LeaseLost
 from flows.journal_sqlite import SqliteJournal
 from flows.journal_sqlite_leases import Leases
+from flows.lease_keeper import LeaseKeeper
 from flows.runs import Request, start
 from tests.flows.two_runners import Broken, Draw, explore, machine
 from tests.flows.world import START, Set, make_plan, step
@@ -44,13 +44,13 @@ def test_nothing_is_found_in_the_same_schedules_when_nothing_is_broken(monkeypat
 
 
 def test_without_the_guard_it_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Engine, "_guard", lambda _self: None)
+    monkeypatch.setattr(LeaseKeeper, "guard", lambda _self: None)
     with pytest.raises(Broken):
         explore(monkeypatch, tmp_path, ENOUGH, HARD)
 
 
 def test_a_guard_that_leaves_no_room_for_the_call_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(engine, "CALL", timedelta(0))
+    monkeypatch.setattr(lease_keeper, "CALL", timedelta(0))
     with pytest.raises(Broken):
         explore(monkeypatch, tmp_path, ENOUGH, HARD)
 
@@ -107,6 +107,5 @@ def test_a_slow_look_at_the_kill_switch_does_not_lengthen_the_lease(tmp_path: Pa
     journal, clock = Slow(tmp_path / "journal.db"), SystemClock()
     engine = start(journal, Request(make_plan(step("a", Set)), "kim", "test"), clock)
     by_the_journal = min(lease.left for lease in journal.leases())
-    assert engine._leased_until is not None
-    assert engine._leased_until - uptime() <= by_the_journal.total_seconds() + 0.01
+    assert engine.leases[2] <= by_the_journal + timedelta(milliseconds=10)
     journal.close()

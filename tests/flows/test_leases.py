@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from flows import journal_sqlite_leases
-from flows.engine import LEASE
 from flows.events import Noted
 from flows.journal import Busy, Held, Holder, LeaseLost
 from flows.journal_sqlite import SqliteJournal
 from flows.journal_sqlite_schema import VERSION
+from flows.lease_keeper import LEASE
 
 NOW = datetime(2026, 11, 21, 3, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -12,10 +12,11 @@ import pytest
 
 from flows.clock import SystemClock
 from flows.core import Core
-from flows.engine import LEASE, Engine, Opened
+from flows.engine import Engine, Opened
 from flows.events import Acting, Answer, Checked, GateOpened, Preflighted, Status, StepStarted, Verdict
 from flows.journal import Held, Holder, SaidAboutGate
 from flows.journal_sqlite import SqliteJournal
+from flows.lease_keeper import LEASE
 from flows.preflight_looks import PATIENCE, World, look, recorded
 from flows.state import fold
 from runbooks.model import Approval, Mode

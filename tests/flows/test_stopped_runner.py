@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from deployments.exits import Exit
-from flows.engine import LEASE
 from flows.journal_sqlite import SqliteJournal
+from flows.lease_keeper import LEASE
 from flows.state import fold
 
 PLUGIN = Path(__file__).parent / "plugin"

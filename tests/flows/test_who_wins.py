@@ -13,15 +13,14 @@ from typing import ClassVar
 import pytest
 
 from flows import clock as clock_module
-from flows import engine as engine_module
-from flows import runs
+from flows import lease_keeper, runs
 from flows.break_glass import Named, go_on
 from flows.clock import SystemClock
-from flows.engine import LEASE
 from flows.events import Acting, Answer, Checked, Override, Status, StopAsked, Undoing, Verdict
 from flows.journal import EVERYTHING, Busy, Halted, Held, Holder, JournalError, SaidAboutGate, SaidOverride
 from flows.journal_copy import LocalCopy
 from flows.journal_sqlite import SqliteJournal
+from flows.lease_keeper import LEASE
 from flows.runs import Request, TargetBusy, resume, start
 from flows.state import fold
 from runbooks.model import Approval, Mode
@@ -188,8 +187,7 @@ def test_an_undo_that_the_switch_keeps_from_leaving_is_still_to_be_done(
 
     def late(command: object) -> None:
         halt(journal)
-        engine._read_inbox_at -= seconds(1)
-        engine._read_inbox()
+        engine._listener.look(journal)
         real(command)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine, "_start_undo", late)
@@ -368,8 +366,8 @@ def test_force_passes_no_fence() -> None:
 def test_a_lease_that_is_lost_ends_an_act_between_two_of_its_calls(
     journal: SqliteJournal, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "LEASE", seconds(3))
-    monkeypatch.setattr(engine_module, "CALL", seconds(0.2))
+    monkeypatch.setattr(lease_keeper, "LEASE", seconds(3))
+    monkeypatch.setattr(lease_keeper, "CALL", seconds(0.2))
     engine = open_engine(make_plan(step("a", Slow)), journal)
     thread, _ = running(engine.run)
     assert WAY[0].begun.wait(5)

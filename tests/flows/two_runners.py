@@ -14,7 +14,7 @@ from __future__ import annotations
 import queue
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,11 +25,11 @@ import pytest
 from greenlet import getcurrent, greenlet
 
 from flows import engine as engines
-from flows import runs
-from flows.engine import CALL, LEASE
+from flows import lease_keeper, listener, runs
 from flows.events import Acting, Event, Verdict
 from flows.journal import Held, Holder, JournalError
 from flows.journal_sqlite import SqliteJournal
+from flows.lease_keeper import CALL, LEASE
 from runbooks.plan import Plan
 from tasks.clients import Clients
 from tasks.contract import Change
@@ -358,6 +358,9 @@ class Watched:
 
     copy_of = None
 
+    def reading(self) -> AbstractContextManager[Watched]:
+        return nullcontext(self)
+
     def __getattr__(self, name: str) -> Any:
         operation = getattr(self._journal, name)
 
@@ -502,11 +505,13 @@ def ports(patch: pytest.MonkeyPatch, plan: Plan) -> Iterator[None]:
         sleep=lambda seconds: machine().wait("sleep", machine().now + max(seconds, POLL.total_seconds())),
     )
     with patch.context() as inside:
-        inside.setattr(engines, "uptime", lambda: machine().now)
-        inside.setattr(engines, "threading", SimpleNamespace(Thread=Started, Event=Flag))
+        for module in (lease_keeper, listener):
+            inside.setattr(module, "uptime", lambda: machine().now)
+            inside.setattr(module, "threading", SimpleNamespace(Thread=Started, Event=Flag))
         inside.setattr(engines, "queue", SimpleNamespace(SimpleQueue=Mailbox, Empty=queue.Empty))
         inside.setattr(engines, "Workers", Crew)
-        inside.setattr(engines, "POLL", POLL)
+        inside.setattr(engines, "PULSE", POLL)
+        inside.setattr(listener, "POLL", 4 * POLL)  # nobody says anything here
         inside.setattr(engines, "look_ahead", lambda _plan, _world, *_: ())
         inside.setattr(runs, "time", time)
         inside.setattr(runs, "uptime", lambda: machine().now)

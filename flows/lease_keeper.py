@@ -1,0 +1,90 @@
+"""The leases that one engine holds: counted, renewed on a thread of its own, and asked right before every call.
+
+What must never happen: a call after the lease ended. `guard` leaves room for the longest call, and counts from before the
+journal was asked, so that a slow one lengthens nothing (docs/leases.md).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+
+from flows.clock import Clock, uptime
+from flows.journal import Busy, Holder, Journal, JournalError, LeaseLost
+from tasks.errors import ActionFailed, Revoked
+
+LEASE = timedelta(seconds=15)
+"""How long a lease lasts without renewal; renewed every third of it."""
+CALL = timedelta(seconds=4)
+"""Longest wait for one call; no call leaves when less than this is left of the lease."""
+
+
+class LeaseKeeper:
+    """Of one engine; a dry run's holds nothing."""
+
+    def __init__(self, journal: Journal, clock: Clock, holder: Holder, tokens: Mapping[str, int], since: float) -> None:
+        """tokens: what is held already; since: uptime right before it was asked for."""
+        self.holder = holder
+        self._journal = journal
+        self._clock = clock
+        self._tokens = dict(tokens)
+        self._until = since + LEASE.total_seconds() if tokens else None
+        self._over = threading.Event()
+
+    @property
+    def tokens(self) -> Mapping[str, int]:
+        """Target → token; empty when this engine holds nothing. Safe to read from any thread."""
+        return self._tokens
+
+    @property
+    def left(self) -> timedelta:
+        """How much longer they last unless they are renewed."""
+        return timedelta(seconds=max(0.0, (self._until or 0.0) - uptime()))
+
+    def guard(self) -> None:
+        """Right before every call: raise Revoked when less of the lease is left than the longest call may take, or all is over."""
+        if self._over.is_set():  # what the preflight still asks would go on for its patience
+            raise Revoked("the execution has ended")
+        if self._until is not None and uptime() + CALL.total_seconds() > self._until:
+            raise Revoked("the lease may be lost")
+
+    def take(self, target: str) -> int | None:
+        """Take another target's lease; give its token, or None when it was held already. Raises ActionFailed."""
+        if target in self._tokens:
+            return None
+        got = self._journal.acquire([*self._tokens, target], self.holder, LEASE, self._clock.now())
+        if isinstance(got, Busy):
+            held_by = f"execution {got.holder.execution} since {got.since:%H:%M:%S} UTC"
+            raise ActionFailed(f"{got.target} is held by {held_by}", code="busy")
+        self._tokens = dict(got.tokens)
+        return got.tokens[target]
+
+    def keep(self, lost: Callable[[str], None]) -> None:
+        """Begin to renew; `lost` is told once, when that is too late."""
+        if self._tokens:
+            threading.Thread(target=lambda: self._renew(lost), name="lease", daemon=True).start()
+
+    def _renew(self, lost: Callable[[str], None]) -> None:
+        while not self._over.wait(LEASE.total_seconds() / 3):
+            before = uptime()
+            try:
+                self._journal.renew(self.holder, LEASE, self._clock.now())
+                self._until = before + LEASE.total_seconds()
+            except LeaseLost as error:
+                self._until = 0.0
+                lost(str(error))
+                return
+            except JournalError:
+                continue  # `guard` ends the calls in time if it stays away
+
+    def end(self) -> None:
+        """Let no further call out, and renew no more."""
+        self._over.set()
+
+    def give_back(self) -> None:
+        """Release everything; what cannot be released expires by itself."""
+        if self._tokens:
+            with suppress(JournalError):
+                self._journal.release(self.holder, self._clock.now())
