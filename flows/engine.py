@@ -23,7 +23,7 @@ from typing import Any
 from flows.clock import Clock
 from flows.core import Core, next_due, react
 from flows.events import Acting, Event, HistoryLearned, LeaseTaken, Progress, Undoing
-from flows.fencing import fences_before
+from flows.fencing import fences_before, last_seen
 from flows.journal import EVERYTHING, Busy, Halted, Holder, Journal, JournalError, LeaseLost
 from flows.messages import (
     UNDO,
@@ -332,7 +332,7 @@ class Engine:
         timeout = min(CALL, max(step.timeout / 2, timedelta(milliseconds=200)))
         return Work(
             action, Clients(self._guard, timeout), fences, standing.missing, standing.overridden,
-            not needs_act(self._core.plan.mode, step), self._permit,
+            not needs_act(self._core.plan.mode, step), last_seen(standing.held, self._core.plan, self._core.state), self._permit,
         )  # fmt: skip
 
     def _build(self, step: PlannedStep) -> Action[Any]:

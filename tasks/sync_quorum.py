@@ -229,8 +229,9 @@ def needs(
     needs = [Need(what="sync-quorum: the old primary", found=against or found, problem=against is not None, advice=advice if against else "")]
     for one in standbys:
         why = one.foreign(system_id or one.system_id)
+        able = "is cut off already" if one.told_nobody else "can be cut off"
         needs.append(
-            Need(what=f"sync-quorum: standby {one.name}", found=why or "can be cut off", problem=why is not None,
+            Need(what=f"sync-quorum: standby {one.name}", found=why or able, problem=why is not None,
                  advice="name it as synchronous_standby_names does, and let it answer" if why else "")
         )  # fmt: skip
     return needs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,15 +13,18 @@ import psycopg
 import pytest
 from pydantic import ValidationError
 
+from flows.step import Work, act
 from tasks.clients import Clients
 from tasks.contract import ActionFailed, Seen
 from tasks.postgres_candidates import DEAD_END, Upstream
+from tasks.postgres_elect import Elect
 from tasks.postgres_fence import Fence, Fencing
 from tasks.postgres_promote import Promote
+from tasks.postgres_replication import Replication
 from tasks.sync_quorum import Commits, StandbySeen
 from tests.tasks.conftest import Pair
 from tests.tasks.parties import closed_port, web
-from tests.tasks.postgres_nodes import Node, until
+from tests.tasks.postgres_nodes import Installation, Node, until
 from tests.tasks.test_postgres_fence import carry_out
 
 MakePair = Callable[..., Pair]
@@ -91,6 +95,9 @@ def test_a_living_primary_that_nobody_reaches_acknowledges_nothing_while_its_sta
     step = of(standby)
     state = carry_out(step, clients)
     assert (state.state, state.stays_off, state.reachable) == ("sync-quorum-lost", True, False)
+    elect = Elect(standbys={"west": standby.server()})
+    assert elect.observe(clients).chosen == "west"
+    assert elect.done(elect.observe(clients))  # nobody is left to stop
     assert state.standbys[0].followed == Upstream(host=primary.host, port=str(primary.port))
     with writing(primary) as acknowledged:
         promote = Promote.model_validate({"standby": standby.server(), "system_id": step.system_id})
@@ -105,6 +112,22 @@ def _promoted(step: Promote, clients: Clients) -> bool:
     if not step.done(state):
         step.act(state, clients)
     return step.done(state)
+
+
+def test_what_it_said_while_it_answered_counts_at_the_look_before_the_promotion_too(pair: MakePair, clients: Clients) -> None:
+    """As when its provider had stopped it, an election has cut the standbys off, and now the provider is away."""
+    _, standby = synchronous(pair)
+    step = of(standby)
+    stopped = carry_out(step, clients).model_copy(
+        update={"state": "stopped", "commits": Commits(names="", level="on"), "standbys": ()}
+    )
+    promote = Promote.model_validate({"standby": standby.server(), "system_id": step.system_id})
+    work = Work(promote, clients, {"fence": step}, fences_seen={"fence": Seen(stopped, datetime.now(UTC))})
+    failure = act(work, promote.observe(clients))
+    assert failure is not None
+    assert failure.code == "unfenced"
+    assert standby.ask("SELECT pg_is_in_recovery()")
+    assert act(replace(work, fences_seen={}), promote.observe(clients)) is None
 
 
 def test_it_survives_restarts_of_the_standby_and_of_the_old_primary(pair: MakePair, clients: Clients) -> None:
@@ -139,6 +162,52 @@ def test_a_session_that_does_not_wait_is_acknowledged_which_is_why_sessions_must
     assert step.done(step.observe(clients))
 
 
+def test_one_member_of_two_that_is_left_lets_the_old_primary_write_on(
+    pair: MakePair, postgres: Installation, clients: Clients
+) -> None:
+    primary, west = pair()
+    north = postgres.node("north", follows=primary).start()
+    primary.do("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (west, north)'", "SELECT pg_reload_conf()")
+    until(lambda: primary.ask("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'quorum'") == 2)
+    system = str(primary.ask("SELECT system_identifier::text FROM pg_control_system()"))
+    both = {"west": west.server(), "north": north.server()}
+    step = fence(rule="ANY 1 (west, north)", system_id=system, standbys=both)
+    carry_out(of(west), clients)
+    state = step.observe(clients)
+    assert (step.done(state), state.standbys[0].confirms(system), state.standbys[1].confirms(system)) == (
+        False, None, "is told to follow",
+    )  # fmt: skip
+    with writing(primary) as acknowledged:
+        assert acknowledged()
+    assert carry_out(step, clients).state == "sync-quorum-lost"
+    with writing(primary) as acknowledged:
+        assert not acknowledged()
+
+
+def test_a_statement_timeout_does_not_end_the_wait(pair: MakePair, clients: Clients) -> None:
+    primary, standby = synchronous(pair)
+    primary.do("ALTER ROLE shop SET statement_timeout = '100ms'")
+    carry_out(of(standby), clients)
+    with writing(primary) as acknowledged:
+        until(lambda: bool(primary.ask(
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND clock_timestamp() > query_start + interval '500ms'"
+        )))  # fmt: skip
+        assert not acknowledged()
+
+
+def test_a_standby_whose_replay_is_paused_confirms_until_it_goes_on(pair: MakePair, clients: Clients) -> None:
+    primary, standby = synchronous(pair)
+    standby.do("SELECT pg_wal_replay_pause()")
+    step = of(standby)
+    step.act(step.observe(clients), clients)
+    until(lambda: step.observe(clients).standbys[0].told_nobody)
+    with writing(primary) as acknowledged:  # it receives on, although it is told to follow nobody
+        assert acknowledged()
+    assert step.observe(clients).standbys[0].confirms(step.system_id) == "has a receiver still"
+    standby.do("SELECT pg_wal_replay_resume()")
+    until(lambda: step.done(step.observe(clients)))
+
+
 def test_receivers_that_try_the_dead_end_again_and_again_do_not_end_the_fence(pair: MakePair, clients: Clients) -> None:
     _, standby = synchronous(pair, wal_retrieve_retry_interval="1ms")
     step = of(standby)
@@ -157,10 +226,12 @@ def test_it_takes_two_looks_and_keeps_what_the_standby_needs_to_return(pair: Mak
         step.act(before, clients)
     until(lambda: step.done(step.observe(clients)))
     assert f"host={DEAD_END}" in str(standby.ask("SHOW primary_conninfo"))
+    assert "follow nobody" in Replication(standby=standby.server()).observe(clients).detail  # whoever looks sees it
     back = str(standby.ask("SHOW primary_conninfo")).replace(f"host={DEAD_END}", f"host={primary.host} port={primary.port}")
     standby.do(f"ALTER SYSTEM SET primary_conninfo = '{back}'", "SELECT pg_reload_conf()")
     until(lambda: primary.ask("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1)
     assert not step.done(step.observe(clients))
+    assert not Replication(standby=standby.server()).observe(clients).detail
 
 
 def test_a_primary_that_answers_is_neither_cut_off_nor_fenced_by_its_standbys(pair: MakePair, clients: Clients) -> None:
@@ -341,3 +412,17 @@ def test_people_who_decide_are_told_what_it_leans_on_and_what_it_costs() -> None
 def test_evidence_is_data() -> None:
     state = folded(fence(), WAITS)
     assert Fencing.model_validate_json(state.model_dump_json()) == state
+
+
+def test_a_preflight_holds_the_declaration_against_the_living_primary(pair: MakePair, clients: Clients) -> None:
+    primary, standby = synchronous(pair)
+    step = fence(primary.server(), system_id=None, standbys={"west": standby.server()})  # which an earlier step will tell
+
+    def problems() -> dict[str, str]:
+        return {need.what: need.found for need in step.preflight(clients) if need.problem}
+
+    assert problems() == {}
+    primary.do("ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()")
+    until(lambda: list(problems()) == ["sync-quorum: the old primary"])
+    standby.kill()
+    assert set(problems()) == {"sync-quorum: the old primary", "sync-quorum: standby west"}
