@@ -91,14 +91,14 @@ class SyncQuorum(Frozen):
     def intent(self) -> str:
         """What is done and what it leans on, for people who decide."""
         return (
-            f"cut {', '.join(self.standbys)} off from it for good, so that its commits wait for {self.rule} in vain "
-            "(if every session of it waits, and if it lives on, its clients' writes hang until they follow it again)"
+            f"cut {', '.join(self.standbys)} off from it for good, so that its commits wait for {self.rule} in vain: that "
+            "leans on every session of it waiting, and if it lives on, its writes hang until they follow it again"
         )
 
     def by_hand(self) -> tuple[str, ...]:
         """Cut the standbys off, see that nothing arrives any more; and how to attach them again."""
-        stop = f"ALTER SYSTEM SET primary_conninfo = 'host={DEAD_END}'"
-        look = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walreceiver'"
+        stop = "ALTER SYSTEM SET primary_conninfo = 'host={} application_name={}'"
+        look = "SELECT count(*) FROM pg_stat_wal_receiver"
         again = "ALTER SYSTEM SET primary_conninfo = 'host=… port=… user=… password=…'"
         reload = '-c "SELECT pg_reload_conf()"'
         lines = [
@@ -106,8 +106,8 @@ class SyncQuorum(Frozen):
             for name, server in self.standbys.items()
             for line in (
                 f'{server.psql} -c "SHOW primary_conninfo"   # where it cannot be stopped as below: note what {name} says',
-                f'{server.psql} -c "{stop}" {reload}',
-                f'{server.psql} -c "{look}"   # must say 0; it counts only if every session waits for {self.rule}',
+                f'{server.psql} -c "{stop.format(DEAD_END, name)}" {reload}',
+                f'{server.psql} -c "{look}"   # must say 0, twice; it counts only if every session waits for {self.rule}',
             )
         ]
         return (

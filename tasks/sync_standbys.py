@@ -70,10 +70,13 @@ def _standby(name: str, server: Server, clients: Clients) -> StandbySeen:
     system_id, in_recovery, receiver, sees_all, kept, cluster, slot, conninfo = row
     if not sees_all:  # a receiver would be hidden from it
         raise ActionFailed(f"role '{server.user}' is no member of pg_monitor")
+    known = parts_of(conninfo)
+    if "service" in known:  # its file may hold a hostaddr, which would win over the dead end
+        raise ActionFailed("its primary_conninfo names a service, which may lead anywhere; write host and port there")
     follows = upstream_of(conninfo, slot)
     return StandbySeen(
         name=name,
-        calls_itself=str(parts_of(conninfo).get("application_name") or cluster or "walreceiver"),
+        calls_itself=str(known.get("application_name") or cluster or "walreceiver"),
         system_id=system_id,
         in_recovery=in_recovery,
         receiver=receiver,

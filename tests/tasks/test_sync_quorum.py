@@ -247,6 +247,13 @@ def test_a_primary_that_answers_is_neither_cut_off_nor_fenced_by_its_standbys(pa
     assert (state.reachable, step.done(state)) == (True, False)
 
 
+def test_a_standby_that_connects_by_a_service_is_not_counted(pair: MakePair, clients: Clients) -> None:
+    _, standby = synchronous(pair)
+    standby.do("ALTER SYSTEM SET primary_conninfo = 'service=east application_name=west'", "SELECT pg_reload_conf()")
+    step = of(standby)
+    until(lambda: "service" in step.observe(clients).standbys[0].trouble)
+
+
 def test_a_provider_that_stops_the_host_spares_the_standbys(pair: MakePair, clients: Clients) -> None:
     _, standby = synchronous(pair)
     host = {"state": "running", "stays_off": False}
