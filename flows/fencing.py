@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
 
 from flows.events import Status
 from flows.state import ExecutionState
 from runbooks.plan import Plan, PlannedStep, change_type
+from tasks.contract import Seen
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,17 @@ def fences_before(step: PlannedStep, state: ExecutionState) -> Standing:
         else:
             missing.append(name)
     return Standing(tuple(held), tuple(missing), tuple(overridden))
+
+
+def last_seen(names: Sequence[str], plan: Plan, state: ExecutionState) -> Mapping[str, Seen[Any]]:
+    """What fences that hold told at their end, as far as this version can read it."""
+    found = {}
+    for name in names:
+        kind, record = change_type(plan.by_id[name]), state.step(name)
+        if kind is not None and record.output is not None and record.finished is not None:
+            with suppress(ValidationError):
+                found[name] = Seen(kind.state_type().model_validate(record.output), record.finished)
+    return found
 
 
 def warnings(state: ExecutionState) -> tuple[str, ...]:

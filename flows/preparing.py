@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from flows.fencing import fences_before
+from flows.fencing import fences_before, last_seen
 from flows.lease_keeper import CALL
 from flows.secrets import Secrets
 from flows.state import ExecutionState
@@ -41,7 +41,7 @@ class Preparer:
         timeout = min(CALL, max(step.timeout / 2, SHORTEST))
         return Work(
             action, Clients(self.guard, timeout), fences, standing.missing, standing.overridden,
-            not needs_act(self.plan.mode, step), self.permit,
+            not needs_act(self.plan.mode, step), last_seen(standing.held, self.plan, state), self.permit,
         )  # fmt: skip
 
     def action(self, step: PlannedStep, state: ExecutionState) -> Action[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -38,6 +38,8 @@ class Work:
     """Fence steps that do not hold and that two people let it pass (flows/overrides.py); they are not looked at."""
     reads_only: bool = False
     """A dry run or a simulated step: what a look would leave behind must not happen either."""
+    fences_seen: Mapping[str, Seen[Any]] = field(default_factory=dict)
+    """What each of those fences was last seen as: what the old primary told while it answered still counts."""
     permit: Callable[[], None] = lambda: None
     """Asked right before an act or an undo and never before a look: raises Revoked when no change may start any more."""
 
@@ -111,7 +113,8 @@ def _demand_fences(work: Work) -> None:
     if not work.fences and not work.overridden:
         raise ActionFailed("no fence stands before it, so nothing may be promoted", code="unfenced")
     for name, fence in work.fences.items():
-        state = fence.observe(work.clients)
+        state, earlier = fence.observe(work.clients), work.fences_seen.get(name)
+        state = fence.fold(earlier, Seen(state, earlier.at)) if earlier is not None else state
         if not fence.done(state):
             raise ActionFailed(f"fence {name} does not hold any more: {fence.explain(state)}", code="unfenced")
 

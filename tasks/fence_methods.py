@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tasks.clients import Clients, Late
 from tasks.errors import ActionFailed
-from tasks.fence_calls import call
 from tasks.path_isolation import IsolatePath, close_path, look_at_path
-from tasks.postgres_fence import ByCommand, ByControl, Fence, Fencing, HostState
+from tasks.postgres_fence import Fence, Fencing
 from tasks.postgres_knock import knock
 from tasks.postgres_server import asking
 from tasks.self_fence import SelfFence, close_lease, expired, look_at_lease, told
-
-if TYPE_CHECKING:
-    from tasks.postgres_server import Server
+from tasks.sync_quorum import Commits, SyncQuorum, contradiction, cut_off_from, is_lost, to_cut_off
 
 # Sessions that can write: clients', and appliers of logical replication. Ours are told by role and application_name.
 _NODE = """
@@ -28,12 +25,6 @@ FROM pg_stat_activity
 WHERE backend_type IN ('client backend', 'logical replication worker', 'logical replication apply worker',
                        'logical replication parallel worker', 'logical replication tablesync worker')
   AND pid <> pg_backend_pid()"""
-_HOST_STATES: dict[str, HostState] = {
-    "running": "running",
-    "frozen": "frozen",
-    "stopping": "stopping",
-    "stopped": "stopped",
-}
 
 
 @dataclass(frozen=True)
@@ -45,6 +36,7 @@ class Node:
     server_version: int
     sessions: int
     shared_role: int
+    commits: Commits | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ _Answer = Node | NoSession | Exception | Late
 def look(step: Fence, clients: Clients) -> Fencing:
     """Ask the node and the one who can stop it; raises ActionFailed where neither could be asked."""
     key = f"node {step.node.name}"
-    answer = clients.parallel({key: lambda: _ask_node(step.node, clients)}, step.patience)[key]
+    answer = clients.parallel({key: lambda: _ask_node(step, clients)}, step.patience)[key]
     if isinstance(answer, Exception) and not isinstance(answer, ActionFailed):
         raise answer
     try:
@@ -73,6 +65,8 @@ def look(step: Fence, clients: Clients) -> Fencing:
         return _look_at_lease(step.self_fence, seen, clients)
     if step.isolate_path is not None and not seen.holds:
         return _look_at_path(step, step.isolate_path, seen, clients)
+    if step.sync_quorum is not None and not seen.holds:
+        return _look_at_quorum(step, step.sync_quorum, seen, clients)
     return seen
 
 
@@ -81,14 +75,15 @@ def _look_by_method(step: Fence, answer: _Answer, clients: Clients) -> Fencing:
     said = _why(answer)
     if step.method.sql is not None:
         return _look_sql(step, node, said, clients)
-    answers = isinstance(answer, Node | NoSession)
-    state, stays_off, told = _ask_provider(step, clients)
+    provider, answers = step.method.control or step.method.command, isinstance(answer, Node | NoSession)
+    assert provider is not None  # noqa: S101 - Method has exactly one way
+    host = provider.ask(clients)
     return Fencing(
         method=step.method.kind,
         reachable=answers,
-        state=state,
-        stays_off=stays_off,
-        evidence=f"{step.node.name}: {told}, {'and yet ' if answers and state == 'stopped' else ''}it {said}",
+        state=host.state,
+        stays_off=host.stays_off,
+        evidence=f"{step.node.name}: {host.told}, {'and yet ' if answers and host.state == 'stopped' else ''}it {said}",
         **_of(node),
     )
 
@@ -129,12 +124,25 @@ def _look_at_path(step: Fence, declared: IsolatePath, seen: Fencing, clients: Cl
     return seen.model_copy(update=update | ({"state": "isolated", "stays_off": True} if isolation.holds else {}))
 
 
-def fence(step: Fence, clients: Clients) -> None:
+def _look_at_quorum(step: Fence, declared: SyncQuorum, seen: Fencing, clients: Clients) -> Fencing:
+    """Take its standbys for evidence; what the node itself told earlier is held against them by `Fence.fold`."""
+    from tasks.sync_standbys import look_at_standbys
+
+    standbys = look_at_standbys(declared, step.patience, clients)
+    update = {"standbys": standbys, "evidence": f"{seen.evidence}; {cut_off_from(declared, standbys, step.system_id)}"}
+    lost = not seen.reachable and is_lost(declared, standbys, step.system_id)
+    return seen.model_copy(update=update | ({"state": "sync-quorum-lost", "stays_off": True} if lost else {}))
+
+
+def fence(step: Fence, before: Fencing, clients: Clients) -> None:
     """Stop the node, or make it reject its clients; where something else counts as well, do that too."""
     if step.self_fence is not None:
         close_lease(step.self_fence, clients)  # first: from here on its time runs, whatever the method takes
     elif step.isolate_path is not None:
         close_path(step.isolate_path, clients)
+    elif step.sync_quorum is not None:
+        _fence_or_cut_off(step, step.sync_quorum, before, clients)
+        return
     else:
         _fence_by_method(step, clients)
         return
@@ -142,11 +150,30 @@ def fence(step: Fence, clients: Clients) -> None:
         _fence_by_method(step, clients)
 
 
+def _fence_or_cut_off(step: Fence, declared: SyncQuorum, before: Fencing, clients: Clients) -> None:
+    """Cut its standbys off where the method does not do: its writes hang by that, so never while it answers."""
+    from tasks.sync_standbys import cut_off
+
+    trouble = ""
+    try:
+        _fence_by_method(step, clients)
+        seen = look(step, clients)
+    except ActionFailed as error:
+        seen, trouble = before, error.reason
+    if seen.holds or seen.reachable or seen.state == "stopping":
+        return
+    told, version = seen.commits or before.commits, seen.server_version or before.server_version
+    whom, hopeless = to_cut_off(declared, seen.standbys, step.system_id)
+    if why := contradiction(declared, told, version) or hopeless:
+        raise ActionFailed(f"nothing was cut off: {why}" + (f"; {trouble}" if trouble else ""), attempted="sync-quorum", retry=True)
+    cut_off(declared, whom, clients)
+
+
 def _fence_by_method(step: Fence, clients: Clients) -> None:
     if step.method.control:
-        _stop_by_control(step.method.control, clients)
+        step.method.control.stop(clients)
     elif step.method.command:
-        _stop_by_command(step.method.command, clients)
+        step.method.command.carry_out(clients)
     else:
         from tasks.postgres_reject import reject_clients
 
@@ -182,16 +209,17 @@ def _of(node: Node | None) -> dict[str, Any]:
         "sessions": node.sessions,
         "shared_role": node.shared_role,
         "server_version": node.server_version,
+        "commits": node.commits,
     }
 
 
-def _ask_node(server: Server, clients: Clients) -> Node | NoSession:
-    had_session = clients.kept(server) is not None
+def _ask_node(step: Fence, clients: Clients) -> Node | NoSession:
+    server, had_session = step.node, clients.kept(step.node) is not None
     with contextlib.suppress(ActionFailed):
-        return _node(server, clients)
+        return _node(step, clients)
     if had_session:  # a session that was lost does not tell whether the node answers: ask anew
         with contextlib.suppress(ActionFailed):
-            return _node(server, clients)
+            return _node(step, clients)
     clients.check()
     try:  # without a session too (wrong password, no room left), a server that answers lives
         answer = knock(server.host, server.port, server.user, server.database, clients.timeout)
@@ -202,11 +230,17 @@ def _ask_node(server: Server, clients: Clients) -> Node | NoSession:
     return NoSession(answer.code)
 
 
-def _node(server: Server, clients: Clients) -> Node:
+def _node(step: Fence, clients: Clients) -> Node:
+    server = step.node
     with asking(server, "look at the old primary"):
-        row = clients.postgres(server).execute(_NODE, {"ours": server.application_name}).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate gives one row
-    return Node(*row)
+        session = clients.postgres(server)
+        row: Any = session.execute(_NODE, {"ours": server.application_name}).fetchone()
+        node = Node(*row)
+        if step.sync_quorum is None:
+            return node
+        from tasks.sync_standbys import commits
+
+        return replace(node, commits=commits(session))
 
 
 def _why(answer: _Answer) -> str:
@@ -217,58 +251,3 @@ def _why(answer: _Answer) -> str:
     if isinstance(answer, Late):
         return f"gives no answer within {answer.after.total_seconds():g}s"
     return f"does not answer ({getattr(answer, 'reason', answer)})"
-
-
-def _ask_provider(step: Fence, clients: Clients) -> tuple[HostState, bool, str]:
-    if step.method.command:
-        return _ask_command(step.method.command, clients)
-    assert step.method.control is not None  # noqa: S101 - Method has exactly one way
-    return _ask_control(step.method.control, clients)
-
-
-def _ask_control(control: ByControl, clients: Clients) -> tuple[HostState, bool, str]:
-    answer = call(control.url, "GET", clients)
-    try:
-        body = answer.json()
-        state = _HOST_STATES[body["state"]]
-        stays_off = body.get("stays_off", False) is True
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ActionFailed(
-            f"{control.url} gave no state; expected JSON with `stays_off` and `state`: {', '.join(_HOST_STATES)}",
-            attempted=f"GET {control.url}",
-        ) from None
-    return state, stays_off, f"its provider says {state}" + (" and stays off" if stays_off else "")
-
-
-def _ask_command(command: ByCommand, clients: Clients) -> tuple[HostState, bool, str]:
-    ended = clients.command(command.status)
-    if ended.returncode == 0:
-        return "stopped", True, f"'{command.status[0]}' says stopped for good"
-    if ended.returncode == 1:
-        return "running", False, f"'{command.status[0]}' says not stopped"
-    raise ActionFailed(
-        f"'{command.status[0]}' could not tell: exit status {ended.returncode}{_last(ended.stderr)}",
-        attempted=command.status[0],
-        code=str(ended.returncode),
-        retry=True,
-    )
-
-
-def _stop_by_control(control: ByControl, clients: Clients) -> None:
-    call(control.url.rstrip("/") + "/stop", "POST", clients)
-
-
-def _stop_by_command(command: ByCommand, clients: Clients) -> None:
-    ended = clients.command(command.stop)
-    if ended.returncode != 0:
-        raise ActionFailed(
-            f"'{command.stop[0]}' failed: exit status {ended.returncode}{_last(ended.stderr)}",
-            attempted=command.stop[0],
-            code=str(ended.returncode),
-            retry=True,
-        )
-
-
-def _last(text: str) -> str:
-    lines = text.strip().splitlines()
-    return f", {lines[-1][:200]}" if lines else ""

@@ -46,6 +46,14 @@ class IsolatePath(Frozen):
         "subscriptions. Only `no-clients` counts; where there are some, this option proves nothing."
     )
 
+    def by_hand(self) -> tuple[str, ...]:
+        """Close the way, and see as a client that nothing answers."""
+        return (
+            f"curl --fail -X POST {self.path.rstrip('/')}/close   # where it cannot be stopped as below",
+            f"curl --fail {self.path}   # then this must say closed and stays_closed",
+            *(f"{way.psql} -c 'SELECT 1'   # and this must get no answer" for way in self.seen_by),
+        )
+
 
 class PathSeen(BaseModel):
     """What the closer says."""

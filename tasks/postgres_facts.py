@@ -11,6 +11,7 @@ from psycopg import errors, sql
 
 from tasks.clients import Clients, Late
 from tasks.errors import ActionFailed
+from tasks.postgres_candidates import DEAD_END
 from tasks.postgres_promote import Promotion
 from tasks.postgres_replication import Following, Replica
 from tasks.postgres_server import Heartbeat, Server, asking
@@ -44,6 +45,10 @@ _REPLICAS = """
 SELECT application_name, coalesce(state, ''), coalesce(sync_state, ''),
        CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn)::bigint END
 FROM pg_stat_replication ORDER BY 1"""
+# For whoever may read the setting; a standby left so keeps a primary that waits for it from acknowledging anything.
+_FOLLOWS_NOBODY = """
+SELECT CASE WHEN pg_has_role(current_user, 'pg_read_all_settings', 'usage')
+            THEN position(%(dead_end)s in current_setting('primary_conninfo')) > 0 ELSE false END"""
 # An id makes it a write, and nothing stays. A read-only session gets an id too, so that is asked beside.
 _TRY_WRITE = "SELECT pg_current_xact_id()::text, current_setting('transaction_read_only')::bool"
 # With the lock, let the server notice within about 11 s that we are gone, else a dead engine's lock excludes for hours.
@@ -106,6 +111,7 @@ def following(
         session = clients.postgres(standby)
         seen = facts(session)
         beat, detail = heartbeat_at(session, heartbeat)
+        told = _told_to_follow_nobody(session) if seen.in_recovery and seen.receiver is None else ""
     other = _ask_primary(primary, heartbeat, clients, patience) if primary else None
     fits = isinstance(other, _Primary) and other.system_id == seen.system_id and other.lsn is not None
     known = other if isinstance(other, _Primary) and fits else None
@@ -135,8 +141,13 @@ def following(
         synchronous=any(one.sync_state in ("sync", "quorum") for one in known.replicas) if known else None,
         replicas=known.replicas if known else (),
         logical_slots=known.logical_slots if known else (),
-        detail="; ".join(filter(None, (detail, _about(other, seen.system_id)))),
+        detail="; ".join(filter(None, (detail, told, _about(other, seen.system_id)))),
     )
+
+
+def _told_to_follow_nobody(session: Session) -> str:
+    row = session.execute(_FOLLOWS_NOBODY, {"dead_end": DEAD_END}).fetchone()
+    return "it is told to follow nobody, as an election or a fence (sync-quorum) leaves it" if row and row[0] else ""
 
 
 @dataclass(frozen=True)

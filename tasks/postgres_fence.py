@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tasks.clients import Clients
-from tasks.contract import Change, Duration, Frozen, Need, Plane, Seen
+from tasks.contract import Change, Duration, Frozen, Need, Plane, Seen, Steady, which_fields
+from tasks.fence_provider import ByCommand, ByControl
 from tasks.path_isolation import IsolatePath
 from tasks.postgres_server import Server
 from tasks.self_fence import SelfFence
+from tasks.sync_quorum import Commits, StandbySeen, SyncQuorum, contradiction, needs
 
-HostState = Literal["unknown", "running", "frozen", "stopping", "stopped", "rejecting", "self-fenced", "isolated"]
-
-
-class ByControl(Frozen):
-    """A control endpoint that stops the host and keeps it off."""
-
-    url: str = Field(
-        description="GET gives JSON with `state` and `stays_off`; POST to it + '/stop' stops the host for good.",
-        examples=["http://127.0.0.1:7000/nodes/east"],
-        pattern="^https?://",
-    )
-
-
-class ByCommand(Frozen):
-    """Commands, run without a shell, that stop the host and tell whether it is stopped."""
-
-    stop: tuple[str, ...] = Field(description="Stops the host so that it stays off.", min_length=1)
-    status: tuple[str, ...] = Field(
-        description="Exit 0: stopped for good; 1: not; anything else: could not ask.", min_length=1
-    )
+HostState = Literal[
+    "unknown", "running", "frozen", "stopping", "stopped", "rejecting", "self-fenced", "isolated", "sync-quorum-lost"
+]  # fmt: skip
 
 
 class BySql(Frozen):
@@ -83,7 +67,8 @@ class Fencing(Frozen):
     )
     state: HostState = Field(
         description="running, frozen, stopping, stopped, rejecting (sql: clients are refused), self-fenced (its lease ran "
-        "out), isolated (its clients' way is closed), or unknown (its provider could not be asked)."
+        "out), isolated (its clients' way is closed), sync-quorum-lost (its commits wait for standbys in vain), or unknown "
+        "(its provider could not be asked)."
     )
     stays_off: bool = Field(description="Whether that survives a restart of the node.")
     system_id: str | None = Field(None, description="System identifier of the node, as far as it ever answered.")
@@ -95,15 +80,22 @@ class Fencing(Frozen):
     lease_silent_for: float | None = Field(
         None, description="self-fence: seconds since its lease was last renewed, by the lease service's clock."
     )
+    commits: Commits | None = Field(
+        None, description="sync-quorum: what it said of its commits, as far as it answered in this run."
+    )
+    standbys: tuple[StandbySeen, ...] = Field((), description="sync-quorum: the standbys that its commits wait for.")
     held_since: datetime | None = Field(None, description="First look of those in a row at which the fence held.")
     evidence: str = Field(description="How we know, in one line.")
 
     @property
     def holds(self) -> bool:
-        """No write can be acknowledged by this node any more, not after a restart either."""
+        """No write can be acknowledged by this node any more, not after a restart either.
+
+        sync-quorum-lost: none of a session that waits for the quorum; only the runbook's author says that all do.
+        """
         if self.state == "isolated":
             return self.stays_off  # it may live and answer the engine: what counts is that no client hears it
-        off = self.state in ("stopped", "rejecting", "self-fenced") and self.stays_off
+        off = self.state in ("stopped", "rejecting", "self-fenced", "sync-quorum-lost") and self.stays_off
         return off and (not self.reachable or (self.state == "rejecting" and self.sessions == 0))
 
 
@@ -131,14 +123,18 @@ class Fence(Change[Fencing]):
         description="System identifier it must have where it answers.",
         examples=["${steps.replication.system_id}"],
     )
-    if_unreachable: Literal["refuse", "isolate-path", "self-fence"] = Field(
+    if_unreachable: Literal["refuse", "sync-quorum", "isolate-path", "self-fence"] = Field(
         "refuse",
         description="What counts when it can be neither reached nor fenced: nothing, so the step fails (refuse); that "
-        "every client's way to it is closed for good (isolate-path); or that its own watchdog has stopped it because its "
-        "lease ran out (self-fence).",
+        "so many of its synchronous standbys receive nothing from it that its commits wait in vain (sync-quorum, the "
+        "weakest); that every client's way to it is closed for good (isolate-path); or that its own watchdog has stopped "
+        "it because its lease ran out (self-fence).",
     )
     isolate_path: IsolatePath | None = Field(None, description="The clients' way, for `if_unreachable: isolate-path`.")
     self_fence: SelfFence | None = Field(None, description="The node's lease, for `if_unreachable: self-fence`.")
+    sync_quorum: SyncQuorum | None = Field(
+        None, description="Whom its commits wait for, for `if_unreachable: sync-quorum`; needs `system_id`."
+    )
     patience: Duration = Field(timedelta(seconds=1), description="Longest wait for the node itself to answer.")
 
     @model_validator(mode="after")
@@ -147,6 +143,19 @@ class Fence(Change[Fencing]):
             raise ValueError("if_unreachable: self-fence and `self_fence` (lease, ttl, skew, reset_by) need each other")
         if (self.if_unreachable == "isolate-path") != (self.isolate_path is not None):
             raise ValueError("if_unreachable: isolate-path and `isolate_path` (path, seen_by, own_side) need each other")
+        if (self.if_unreachable == "sync-quorum") != (self.sync_quorum is not None):
+            raise ValueError("if_unreachable: sync-quorum and `sync_quorum` (rule, standbys, sessions) need each other")
+        return self
+
+    @model_validator(mode="after")
+    def _standbys_are_told_apart(self) -> Fence:
+        if self.sync_quorum is None:
+            return self
+        if "system_id" not in self.model_fields_set:  # given, if perhaps not known yet
+            raise which_fields("sync_quorum needs `system_id`, to know its standbys by; postgres.replication gives it")
+        for name, server in self.sync_quorum.standbys.items():
+            if (server.host, server.port) == (self.node.host, self.node.port):
+                raise ValueError(f"sync_quorum: standby '{name}' is the old primary itself, {self.node.name}")
         return self
 
     @property
@@ -154,33 +163,29 @@ class Fence(Change[Fencing]):
         """The old primary."""
         return f"postgres:{self.node.name}"
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The old primary, and the standbys that may be cut off from it."""
+        standbys = self.sync_quorum.standbys.values() if self.sync_quorum else ()
+        return (self.target, *(f"postgres:{server.name}" for server in standbys))
+
+    @property
+    def steady(self) -> Steady:
+        """sync-quorum: a receiver that is just being started by an older setting is seen by the second look."""
+        return Steady(2, timedelta(milliseconds=200)) if self.sync_quorum else Steady()
+
     def by_hand(self) -> tuple[str, ...]:
         """Stop it for good, then see that it is stopped and stays so. Not done: do not promote."""
         return (*self._otherwise_by_hand(), *self._method_by_hand())
 
     def _otherwise_by_hand(self) -> tuple[str, ...]:
-        if self.isolate_path is not None:
-            path = self.isolate_path.path
-            return (
-                f"curl --fail -X POST {path.rstrip('/')}/close   # where it cannot be stopped as below",
-                f"curl --fail {path}   # then this must say closed and stays_closed",
-                *(f"{way.psql} -c 'SELECT 1'   # and this must get no answer" for way in self.isolate_path.seen_by),
-            )
-        if self.self_fence is None:
-            return ()
-        url, wait = self.self_fence.lease, self.self_fence.wait.total_seconds()
-        return (
-            f"curl --fail -X POST {url.rstrip('/')}/close   # where it cannot be stopped as below",
-            f"curl --fail {url}   # then this must say closed, and silent_for {wait:g} or more",
-        )
+        option = self.isolate_path or self.self_fence or self.sync_quorum
+        return option.by_hand() if option is not None else ()
 
     def _method_by_hand(self) -> tuple[str, ...]:
-        if self.method.control is not None:
-            url = self.method.control.url
-            return (f"curl --fail -X POST {url}/stop", f"curl --fail {url}   # must say stopped, and that it stays off")
-        if self.method.command is not None:
-            stop, status = self.method.command.stop, self.method.command.status
-            return (shlex.join(stop), f"{shlex.join(status)}   # must exit 0: stopped for good")
+        provider = self.method.control or self.method.command
+        if provider is not None:
+            return provider.by_hand()
         return (
             "put 'host all all all reject' (but for your own role) first in the node's pg_hba.conf",
             f'{self.node.psql} -c "SELECT pg_reload_conf()"',
@@ -200,14 +205,16 @@ class Fence(Change[Fencing]):
         state = self.observe(clients)
         refused = self.refuse(state)
         how = {"control": "its provider", "command": f"'{self._stop_command}'", "sql": "the node itself"}[self.method.kind]
-        needs = [Need(what=f"fence of {self.node.name} by {how}", found=state.evidence, problem=refused is not None, advice=refused or "")]
+        found = [Need(what=f"fence of {self.node.name} by {how}", found=state.evidence, problem=refused is not None, advice=refused or "")]
         if self.method.command is not None:
-            found = shutil.which(self._stop_command)
-            needs.append(
-                Need(what=f"command '{self._stop_command}'", found=found or "not there", problem=found is None,
-                     advice="" if found else "install it where runs are started")
+            place = shutil.which(self._stop_command)
+            found.append(
+                Need(what=f"command '{self._stop_command}'", found=place or "not there", problem=place is None,
+                     advice="" if place else "install it where runs are started")
             )  # fmt: skip
-        return tuple(needs)
+        if self.sync_quorum is not None:
+            found += needs(self.sync_quorum, state.commits, state.server_version, state.standbys, self.system_id)
+        return tuple(found)
 
     def done(self, state: Fencing) -> bool:
         """The fence holds, survives a restart, and nothing contradicts it."""
@@ -216,10 +223,13 @@ class Fence(Change[Fencing]):
     def fold(self, earlier: Seen[Fencing] | None, now: Seen[Fencing]) -> Fencing:
         """Keep what the node said of itself while it answered, and since when the fence holds."""
         before, state = earlier.state if earlier else None, now.state
-        kept = ("system_id", "in_recovery", "server_version")  # what it was is still so when it no longer answers
+        kept = ("system_id", "in_recovery", "server_version", "commits")  # still so when it no longer answers
         known = {name: getattr(before, name) for name in kept if before and getattr(state, name) is None}
+        state = state.model_copy(update=known)
+        if self.sync_quorum is not None and state.standbys:
+            state = _with_its_word(self.sync_quorum, state, before.standbys if before else ())
         since = before.held_since if before and before.holds else None
-        return state.model_copy(update={**known, "held_since": (since or now.at) if state.holds else None})
+        return state.model_copy(update={"held_since": (since or now.at) if state.holds else None})
 
     def explain(self, state: Fencing) -> str:
         """Say the evidence."""
@@ -235,7 +245,9 @@ class Fence(Change[Fencing]):
         after = "rejecting" if self.method.sql else "stopped for good"
         return f"fence {self.node.name}: {before.state} -> {after}, {how[self.method.kind]}" + (
             f", or wait {self.self_fence.wait.total_seconds():g}s for its own watchdog" if self.self_fence else ""
-        ) + (", or close its clients' way" if self.isolate_path else "")
+        ) + (", or close its clients' way" if self.isolate_path else "") + (
+            f", or {self.sync_quorum.intent}" if self.sync_quorum else ""
+        )
 
     @property
     def _stop_command(self) -> str:
@@ -269,4 +281,16 @@ class Fence(Change[Fencing]):
         """Stop the node, or reject its clients."""
         from tasks.fence_methods import fence
 
-        fence(self, clients)
+        fence(self, before, clients)
+
+
+def _with_its_word(declared: SyncQuorum, state: Fencing, before: tuple[StandbySeen, ...]) -> Fencing:
+    """Hold what the old primary told while it answered against the declaration; where it told nothing, that counts alone."""
+    followed = {one.name: one.followed for one in before}
+    standbys = tuple(one.model_copy(update={"followed": one.followed or followed.get(one.name)}) for one in state.standbys)
+    against = contradiction(declared, state.commits, state.server_version)
+    word = "as it said itself while it answered" if state.commits else "as the runbook says; it told nothing in this run"
+    said = f"but {against}, when it answered" if against else f"its rule is {declared.rule}, {word}"
+    update = {"standbys": standbys, "evidence": f"{state.evidence}; {said}"}
+    denied = against is not None and state.state == "sync-quorum-lost"
+    return state.model_copy(update=update | ({"state": "unknown", "stays_off": False} if denied else {}))

@@ -1,7 +1,7 @@
 """What replicas say of themselves, and where they are told to stream from.
 
 A primary_conninfo may hold a password: it is read, changed and written within one session and never leaves this module;
-only host, address and port do.
+only host, address and port do (and in tasks/sync_standbys.py the application_name).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def candidate(name: str, server: Server, clients: Clients) -> Candidate:
     return Candidate(
         name=name, endpoint=_endpoint(server), system_id=row[0], timeline=row[1], in_recovery=row[2], receiver=row[3],
         sender=row[4], received_lsn=row[5], replayed_lsn=row[6], replay_paused=row[7], delay_seconds=row[8] or 0.0,
-        blocked_by=row[9], upstream=_upstream(row[10], row[11]),
+        blocked_by=row[9], upstream=upstream_of(row[10], row[11]),
     )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def repoint(server: Server, to: Upstream, clients: Clients) -> None:
     session = clients.postgres(server)
     with asking(server, "set primary_conninfo"):
         row: Any = session.execute("SELECT current_setting('primary_conninfo')").fetchone()
-        kept = {key: value for key, value in _parts(row[0]).items() if key not in ("host", "hostaddr", "port")}
+        kept = {key: value for key, value in parts_of(row[0]).items() if key not in ("host", "hostaddr", "port")}
         place = {key: value for key in ("host", "hostaddr", "port") if (value := getattr(to, key)) is not None}
         made = make_conninfo("", **kept, **place)
         session.execute(sql.SQL("ALTER SYSTEM SET primary_conninfo = {}").format(sql.Literal(made)))
@@ -103,13 +103,15 @@ def lead(whom: Mapping[str, tuple[Server, Upstream]], clients: Clients) -> None:
             raise answer
 
 
-def _upstream(conninfo: str, slot: str) -> Upstream:
-    parts = _parts(conninfo)
+def upstream_of(conninfo: str, slot: str) -> Upstream:
+    """Where a primary_conninfo leads, without its secrets."""
+    parts = parts_of(conninfo)
     place = {key: str(parts[key]) for key in ("host", "hostaddr", "port") if parts.get(key) is not None}
     return Upstream(slot=slot, **place)
 
 
-def _parts(conninfo: str) -> dict[str, Any]:
+def parts_of(conninfo: str) -> dict[str, Any]:
+    """All parts of a primary_conninfo, a password too: for this module and tasks/sync_standbys.py only."""
     try:
         return dict(conninfo_to_dict(conninfo))
     except Exception:  # noqa: BLE001 - its message may quote a password

@@ -53,6 +53,13 @@ class SelfFence(Frozen):
         """From the last grant to the moment at which the node has stopped."""
         return self.ttl + self.skew
 
+    def by_hand(self) -> tuple[str, ...]:
+        """Close the lease, and wait until it has run out."""
+        return (
+            f"curl --fail -X POST {self.lease.rstrip('/')}/close   # where it cannot be stopped as below",
+            f"curl --fail {self.lease}   # then this must say closed, and silent_for {self.wait.total_seconds():g} or more",
+        )
+
 
 class LeaseSeen(BaseModel):
     """What the lease service says. `silent_for` and `ttl` are seconds."""

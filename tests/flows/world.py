@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from flows.core import Core, next_due, react
 from flows.events import Checked, Event, ExecutionStarted
-from flows.fencing import fences_before
+from flows.fencing import fences_before, last_seen
 from flows.journal import InboxEntry, Received
 from flows.messages import (
     ActReturned,
@@ -308,7 +308,8 @@ class Simulation:
         planned = core.plan.by_id[name]
         standing = fences_before(planned, core.state)
         fences = {fence: core.plan.by_id[fence].action(lambda ref: ref) for fence in standing.held}
-        return Work(planned.action(lambda ref: ref), Clients(), fences, standing.missing, standing.overridden)
+        seen = last_seen(standing.held, core.plan, core.state)
+        return Work(planned.action(lambda ref: ref), Clients(), fences, standing.missing, standing.overridden, fences_seen=seen)
 
 
 def started(plan: Plan, at: datetime) -> ExecutionStarted:

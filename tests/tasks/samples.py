@@ -101,6 +101,7 @@ _SMOKE = {
     "results": [{"name": "health", "sent": 4, "good": 4, "slowest_ms": 12.5}],
 }  # fmt: skip
 _FENCED = {"method": "control", "state": "stopped", "stays_off": True, "reachable": False, "evidence": "stopped"}
+_CUT_OFF = {"name": "west", "calls_itself": "west", "system_id": "7", "in_recovery": True, "receiver": False, "kept": True}
 _CONTROL = {"system_id": "7", "timeline": 1, "clean": True, "checkpoint": "0/3000A28"}
 _HOST = {"state": "running", "stays_off": False, "control": None, "job": {"number": 1, "state": "done", "method": "rewind"}}
 _OFF = {"state": "stopped", "stays_off": True, "control": _CONTROL}
@@ -173,6 +174,8 @@ STATES: dict[str, list[tuple[dict[str, Any], bool]]] = {
         ({**_FENCED, "state": "running"}, False),
         ({**_FENCED, "stays_off": False}, False),
         ({**_FENCED, "reachable": True, "sessions": 0}, False),
+        ({**_FENCED, "state": "sync-quorum-lost", "commits": {"names": "west", "level": "on"}, "standbys": [_CUT_OFF]}, True),
+        ({**_FENCED, "state": "sync-quorum-lost", "reachable": True, "sessions": 0}, False),
     ],
     "postgres.promote": [
         (_PROMOTION, False),
