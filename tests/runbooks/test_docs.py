@@ -49,3 +49,14 @@ def test_the_tutorial_begins_with_the_shipped_example():
     tutorial = (DOCS / "writing-a-runbook.md").read_text(encoding="utf-8")
     shipped = find("check-service").read_text(encoding="utf-8").split("\n", 1)[1]
     assert shipped in tutorial
+
+
+def test_every_file_of_ours_that_the_documents_name_is_there():
+    named = {
+        (page.name, name)
+        for page in (*DOCS.glob("*.md"), DOCS.parent / "README.md")
+        for name in re.findall(r"`((?:tests|benchmarks|flows|tasks|runbooks|deployments)/[\w./-]+\.\w+)", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 30
+    places = (DOCS.parent, DOCS.parent / "tests")  # who-wins.md names tests from there
+    assert [one for one in sorted(named) if not any((place / one[1]).exists() for place in places)] == []
