@@ -121,8 +121,10 @@ def _of_kills(kills: Lines) -> str:
 
 
 def _of_delays(delays: Lines) -> str:
-    who = [f"{what} {max(0.0, longest_delay(delays, what)):.2f} s" for what in dict.fromkeys(one["what"] for one in delays)]
-    return f"- Longest delay of any step caused by: {', '.join(who)}."
+    parties = dict.fromkeys(one["what"].partition(",")[0] for one in delays)
+    who = [f"{party} {longest_delay(delays, party):.2f} s" for party in parties]
+    later = max(longest_delay(delays, party, later=True) for party in parties)
+    return f"- Longest delay of any step caused by: **{', '.join(who)}**; of any step after the first change {later:.2f} s."
 
 
 def _sum(lines: Lines, name: str) -> int:

@@ -85,9 +85,10 @@ def delays_table(runs: Lines) -> str:
     return table(head, rows)
 
 
-def _order(runs: Lines) -> Callable[[Line], int]:
-    order = list(dict.fromkeys(one["what"] for one in runs))
-    return lambda one: order.index(one["what"])
+def _order(runs: Lines) -> Callable[[Line], tuple[int, str]]:
+    """As they were measured, but what is said of one party stands together."""
+    order = list(dict.fromkeys(one["what"].partition(",")[0] for one in runs))
+    return lambda one: (order.index(one["what"].partition(",")[0]), one["what"])
 
 
 def _delay_row(what: str, how: str, runs: Lines) -> list[object]:
@@ -104,11 +105,12 @@ def _delay_row(what: str, how: str, runs: Lines) -> list[object]:
     ]  # fmt: skip
 
 
-def longest_delay(runs: Lines, what: str) -> float:
-    """The longest delay of any step in runs beside a `what` that fails."""
-    own = [one for one in runs if one["what"] == what]
-    usual = _usual(own)
-    return max(max(_delays(one, usual).values()) for one in own if one["how"] != UNDISTURBED)
+def longest_delay(runs: Lines, party: str, *, later: bool = False) -> float:
+    """The longest delay of any step in runs beside this party when it fails; later: of those after the first."""
+    own = [one for one in runs if one["what"].partition(",")[0] == party]
+    usual = {what: _usual([one for one in own if one["what"] == what]) for what in {one["what"] for one in own}}
+    late = [_delays(one, usual[one["what"]]) for one in own if one["how"] != UNDISTURBED]
+    return max(0.0, *(found[step] for found in late for step in found if not (later and step in _HELD)))
 
 
 def _usual(runs: Lines) -> dict[str, float]:

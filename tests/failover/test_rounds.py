@@ -25,8 +25,8 @@ from tests.failover.verdict import Rows, judge
 SEED = 7
 DICE = random.Random(SEED)
 SYNCHRONOUS = DICE.sample(KINDS, 3)
-OTHERWISE = [(of, DICE.choice(kinds.rows)) for of, kinds in SETS.items() if kinds.declares]
-"""One kind of each way to fence without the provider."""
+OTHERWISE = [(of, kind) for of, kinds in SETS.items() if kinds.declares for kind in DICE.sample(kinds.rows, 2)]
+"""Two kinds of each way to fence without the provider."""
 
 
 def old(ref: str, at: float) -> Ack:
