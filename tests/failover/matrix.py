@@ -53,7 +53,8 @@ TAIL = """
 4. In rounds of the three kinds *engine killed* (SIGKILL, then `failover resume`), *standby cut* (0.3 to 2 s, both
    directions or one) and *old primary healed*, that comes during the fence or the promotion, on top of a random fault.
 5. *Unfenceable* rounds have a provider that says no, is away, never answers, or stops the host without keeping it off,
-   or method `sql` and a node that the engine cannot reach. Each must end with nothing promoted.
+   method `sql` and a node that the engine cannot reach, or, beside a provider that is away, a lease service or an owner
+   of the way that is away too. Each must end with nothing promoted.
 6. In *self-fence* and *isolate-path* rounds the provider is away, and what counts instead is the node's own watchdog,
    or that the way of all clients is closed ([Fencing](fencing.md)). Behind a closed way the old primary may live, and
    clients beside it would go on, as that page says; so there its clients come by the way, as `own_side: no-clients`

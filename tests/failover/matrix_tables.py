@@ -57,7 +57,7 @@ def kills_table(kills: Lines) -> str:
         first.setdefault((one["step"], one["after"]), one["point"])
     rows = [_kill_row([step or "-", after], [one for one in kills if (one["step"], one["after"]) == (step, after)]) for step, after in first]
     head = (
-        "step", "killed right after", "rounds", "finished by another process", "effects repeated", "dual writers",
+        "step or gate", "killed right after", "rounds", "finished by another process", "effects repeated", "dual writers",
         "lost orders", "orders twice", "anything wrong", "longest",
     )  # fmt: skip
     return table(head, [*rows, _kill_row(["**all**", ""], kills)])

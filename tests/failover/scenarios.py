@@ -29,11 +29,12 @@ isolate_path:
   seen_by: [{host: 127.77.1.6, port: 15432, database: shop, user: checkout}]
   own_side: no-clients
 """
+_AWAY = ("127.77.0.1:17070", "127.77.0.9:17070")
 
 
 @dataclass(frozen=True)
 class Kinds:
-    """A set of rows of the matrix, each with every fault: what the fence declares, and the lab that it needs.
+    """A set of rows of the matrix: what the fence declares in their runbook, and the lab that they need.
 
     Another way to fence is one entry in SETS, with its snippet.
     """
@@ -43,6 +44,8 @@ class Kinds:
     """Fields of postgres.fence beside its method, for a provider that is away. Empty: only the method counts."""
     lab: tuple[str, ...] = ()
     """What `Lab.up` is asked for: sync, supervise, watchdog."""
+    holds: bool = True
+    """Whether that can hold; else its rounds must be refused as well."""
     by_way: bool = False
     """The old primary may live on unheard: its clients come by the way that is closed, not from its own side."""
 
@@ -55,6 +58,8 @@ SETS: Final[dict[str, Kinds]] = {
     "method": Kinds((*FAULTS, *DURING, *(f"unfenceable: {one}" for one in UNFENCEABLE))),
     "self-fence": Kinds(_each("self-fence"), _SELF_FENCE, lab=("watchdog",)),
     "isolate-path": Kinds(_each("isolate-path"), _ISOLATE_PATH, by_way=True),
+    "no-lease": Kinds(("unfenceable: lease service away",), _SELF_FENCE.replace(*_AWAY), holds=False),
+    "no-way": Kinds(("unfenceable: owner of the way away",), _ISOLATE_PATH.replace(*_AWAY), holds=False),
 }
 """Rounds take turns through the rows of one set, so that each row gets its share."""
 KINDS: Final = SETS["method"].rows
@@ -86,7 +91,7 @@ class Scenario:
 
     @property
     def fenceable(self) -> bool:
-        return self.provider == "obeys" or bool(self.kinds.declares)
+        return self.provider == "obeys" or bool(self.kinds.declares and self.kinds.holds)
 
     def __str__(self) -> str:
         cuts = ", ".join(" ".join(cut) for cut in self.cuts)
