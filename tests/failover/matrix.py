@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.failover.matrix_tables import Line, Lines, delays_table, kills_table, longest_delay, rounds_table
+from tests.failover.matrix_tables import Line, Lines, delays_table, kills_table, longest_delay, rounds_table, varies
 
 HEAD = """# Fault matrix
 
@@ -35,7 +35,7 @@ DELAYS = """
 ## Delay caused by others
 
 Five changes in a row, each under way for 0.2 s (in Prefect 0.6 s), while somebody fails. A step's delay is its time from
-the end of the one before it, less the median of the same step in undisturbed runs; `start` is the command's own start.
+the end of the one before it, less the median of the same step in undisturbed runs. In Prefect the steps after its death.
 A provider that is silent holds the first change up, because all changes wait for the preflight's looks, 5 s at most; in a
 failover the detection runs meanwhile. No later step waits for it.
 
@@ -125,7 +125,10 @@ def _of_delays(delays: Lines) -> str:
     parties = dict.fromkeys(one["what"].partition(",")[0] for one in delays)
     who = [f"{party} {longest_delay(delays, party):.2f} s" for party in parties]
     later = max(longest_delay(delays, party, later=True) for party in parties)
-    return f"- Longest delay of any step caused by: **{', '.join(who)}**; of any step after the first change {later:.2f} s."
+    return (
+        f"- Longest delay of any step beside one that fails: **{', '.join(who)}**; of any step after the first change {later:.2f} s. "
+        f"Undisturbed runs vary by up to {varies(delays):.2f} s."
+    )
 
 
 def _sum(lines: Lines, name: str) -> int:

@@ -12,8 +12,8 @@ from tests.failover.scenarios import SETS
 
 Line = dict[str, Any]
 Lines = Sequence[Line]
-_HELD = ("start", CHAIN[0])
-"""What the preflight and the command's own start may hold up; every later step starts when the one before it is done."""
+_FIRST = CHAIN[0]
+"""The first change, which the preflight may hold up; every later one starts when the one before it is done."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -96,13 +96,19 @@ def _delay_row(what: str, how: str, runs: Lines) -> list[object]:
     usual = _usual(runs)
     late = [_delays(one, usual) for one in failing]
     worst, step = max((found[step], step) for found in late for step in found)
-    varies = max(max(_delays(one, usual).values()) for one in runs if one["how"] == UNDISTURBED)
     hung = [one["hung"] for one in failing if one["hung"] is not None]
     return [
         what, how, len(failing), _seconds(worst), step if worst >= 0.005 else "-", _seconds(median(max(found.values()) for found in late)),
-        _seconds(max(found[name] for found in late for name in found if name not in _HELD)), _seconds(varies),
+        _seconds(max(found[name] for found in late for name in found if name != _FIRST)), _seconds(varies(runs)),
         f"{max(hung):.1f} s, its timeout is {failing[0]['timeout']:g} s" if hung else "-", failing[0]["bound"],
     ]  # fmt: skip
+
+
+def varies(runs: Lines) -> float:
+    """By how much a step of an undisturbed run took longer than the median of its kind."""
+    kinds = {what: [one for one in runs if one["what"] == what] for what in {one["what"] for one in runs}}
+    usual = {what: _usual(own) for what, own in kinds.items()}
+    return max(took for one in runs if one["how"] == UNDISTURBED for took in _delays(one, usual[one["what"]]).values())
 
 
 def longest_delay(runs: Lines, party: str, *, later: bool = False) -> float:
@@ -110,7 +116,7 @@ def longest_delay(runs: Lines, party: str, *, later: bool = False) -> float:
     own = [one for one in runs if one["what"].partition(",")[0] == party]
     usual = {what: _usual([one for one in own if one["what"] == what]) for what in {one["what"] for one in own}}
     late = [_delays(one, usual[one["what"]]) for one in own if one["how"] != UNDISTURBED]
-    return max(0.0, *(found[step] for found in late for step in found if not (later and step in _HELD)))
+    return max(0.0, *(found[step] for found in late for step in found if not (later and step == _FIRST)))
 
 
 def _usual(runs: Lines) -> dict[str, float]:

@@ -35,7 +35,7 @@ def a_kill(point: int, after: str, step: str, **more: Any) -> dict[str, Any]:
 
 
 def a_run(what: str, how: str, late: float = 0.0, hung: float | None = None) -> dict[str, Any]:
-    spans = {"start": 0.5, **dict.fromkeys(CHAIN, 0.25), "three": 0.25 + late}
+    spans = {**dict.fromkeys(CHAIN, 0.25), "three": 0.25 + late}
     return json.loads(json.dumps(asdict(Delay(what, how, "nothing waits", spans, hung))))
 
 
