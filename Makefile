@@ -35,14 +35,20 @@ bench: install  ## writes benchmarks/RESULTS.md; about half an hour
 	$(RUN) $(BIN)/python -m benchmarks.run
 
 MATRIX = build/rounds
-ROUNDS = $(RUN) $(BIN)/python -m tests.failover.rounds --lab 92 --rounds 26
+MEASURE = $(RUN) $(BIN)/python -m tests.failover
 
-fault-matrix: install  ## writes docs/fault-matrix.md: 78 randomised rounds with clients pinned to each node; a quarter of an hour
+fault-matrix: install  ## writes docs/fault-matrix.md: rounds of faults, kills of the runner, delays by others; half an hour
 	rm -rf $(MATRIX) && mkdir -p $(MATRIX)
-	$(ROUNDS) --seed 1 --out $(MATRIX)/asynchronous.jsonl
-	$(ROUNDS) --seed 2 --sync --out $(MATRIX)/synchronous.jsonl
-	$(ROUNDS) --seed 3 --supervise --out $(MATRIX)/supervised.jsonl
-	$(RUN) $(BIN)/python -m tests.failover.matrix $(MATRIX)/*.jsonl > docs/fault-matrix.md
+	$(MEASURE).rounds --lab 92 --rounds 26 --seed 1 --out $(MATRIX)/asynchronous.jsonl
+	$(MEASURE).rounds --lab 92 --rounds 26 --seed 2 --sync --out $(MATRIX)/synchronous.jsonl
+	$(MEASURE).rounds --lab 92 --rounds 26 --seed 3 --supervise --out $(MATRIX)/supervised.jsonl
+	$(MEASURE).rounds --lab 92 --rounds 15 --seed 4 --of self-fence --out $(MATRIX)/self-fence.jsonl
+	$(MEASURE).rounds --lab 92 --rounds 15 --seed 5 --of isolate-path --out $(MATRIX)/isolate-path.jsonl
+	$(MEASURE).rounds --lab 92 --rounds 4 --seed 7 --of no-lease --out $(MATRIX)/no-lease.jsonl
+	$(MEASURE).rounds --lab 92 --rounds 4 --seed 8 --of no-way --out $(MATRIX)/no-way.jsonl
+	$(MEASURE).kills --lab 92 --rounds 20 --seed 6 --out $(MATRIX)/kills.jsonl
+	$(MEASURE).delays --out $(MATRIX)/delays.jsonl
+	$(MEASURE).matrix $(MATRIX)/*.jsonl > docs/fault-matrix.md
 
 docs: install  ## make the generated pages again
 	$(RUN) $(BIN)/python -m runbooks.schema

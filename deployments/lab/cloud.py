@@ -2,7 +2,8 @@
 
 moto calls every instance in service and every DNS change in sync at once, and takes a desired capacity above the
 maximum. Here an instance is Pending until the lab says that its process is healthy, a DNS change is PENDING for a
-while and only then answered to resolvers, and the maximum is kept. What the lab itself needs is at /lab/….
+while and only then answered to resolvers, and the maximum is kept. What the lab itself needs is at /lab/…; at
+/lab/changes it tells how many changes were accepted since its first day, so that one made twice is a fact.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import boto3
 import moto.autoscaling.models as autoscaling
 from moto.autoscaling.exceptions import ValidationError
+from moto.autoscaling.responses import AutoScalingResponse
 from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_api._internal.models import moto_api_backend
@@ -40,9 +43,9 @@ def main() -> None:
     parser.add_argument("--lab", type=int, required=True)
     addresses = Addresses(parser.parse_args().lab)
     make_scaling_honest()
-    propagation = Propagation()
+    propagation, scaled = Propagation(), count_scaling()
     propagation.install()
-    application = Cloud(addresses, propagation, DomainDispatcherApplication(create_backend_app))
+    application = Cloud(addresses, (propagation, scaled), DomainDispatcherApplication(create_backend_app))
     endpoint = addresses.cloud
     server = make_server(endpoint.host, endpoint.port, application, threaded=True, request_handler=QuietHandler)
     threading.Thread(target=application.build, daemon=True).start()
@@ -64,9 +67,9 @@ class Cloud:
     One request at a time, because moto's models are not made for threads.
     """
 
-    def __init__(self, addresses: Addresses, propagation: Propagation, moto: Application) -> None:
+    def __init__(self, addresses: Addresses, changes: tuple[Propagation, Counter[str]], moto: Application) -> None:
         self._addresses = addresses
-        self._propagation = propagation
+        self._propagation, self._scaled = changes
         self._moto = moto
         self._lock = threading.Lock()
         self._built = False
@@ -89,9 +92,13 @@ class Cloud:
         match request.method, request.path:
             case "GET", "/lab/world":
                 return _json(self._world() if self._built else None)
+            case "GET", "/lab/changes":
+                own = 1  # the record of the first day
+                return _json({"capacity": dict(self._scaled), "records": self._propagation.accepted - own})
             case "POST", "/lab/reset":
                 moto_api_backend.reset()
                 self._propagation.reset()  # after it, which forgets the zone's id
+                self._scaled.clear()
                 self._built = False
                 threading.Thread(target=self.build, daemon=True).start()
                 return _json({})
@@ -134,6 +141,20 @@ def make_scaling_honest() -> None:
     state.__init__ = pending  # type: ignore[method-assign]
     group.set_desired_capacity = bounded  # type: ignore[method-assign]
     group.active_instances = counted  # type: ignore[method-assign]
+
+
+def count_scaling() -> Counter[str]:
+    """Count the accepted calls of SetDesiredCapacity for each group; give the count, which goes on."""
+    accepted: Counter[str] = Counter()
+    answer = AutoScalingResponse.set_desired_capacity
+
+    def counted(self: Any) -> Any:
+        told = answer(self)
+        accepted[self._get_param("AutoScalingGroupName")] += 1
+        return told
+
+    AutoScalingResponse.set_desired_capacity = counted  # type: ignore[method-assign]
+    return accepted
 
 
 def _client(service: str, addresses: Addresses, region: str) -> Any:

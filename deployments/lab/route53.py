@@ -84,6 +84,11 @@ class Propagation:
         info = {"Id": f"/change/{number}", "Status": self._status(change), "SubmittedAt": change.submitted}
         return ActionResult({"ChangeInfo": info})
 
+    @property
+    def accepted(self) -> int:
+        """How many change batches were taken since the first day, its own among them."""
+        return len(self._changes)
+
     def visible(self) -> list[dict[str, Any]]:
         """List the lab's record sets as resolvers see them: those of the newest change that is in sync."""
         with self._lock:

@@ -1,6 +1,6 @@
 """Kill the runner at points of its own journal, and let another, elsewhere, finish; `--rounds 20 --seed N` does it often.
 
-    python -m tests.failover.kills --rounds 20 --seed 1 --lab 71
+    python -m tests.failover.kills --rounds 20 --seed 1 --lab 71 --out /tmp/kills.jsonl
 
 One run is left alone first: its journal tells how many events there are to be killed after. Each round then brings the
 lab back to its first day, kills the primary, runs the shipped runbook, kills the runner (SIGKILL) as soon as a drawn
@@ -10,16 +10,15 @@ event is in the journal, and resumes from another process and another folder. Th
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sqlite3
 import subprocess
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import psycopg
 
 from deployments.exits import Exit
 from deployments.lab import Lab
@@ -27,6 +26,7 @@ from flows.events import Acting, Event, Status, StepFinished, Verdict
 from flows.journal_sqlite import SqliteJournal
 from flows.state import fold
 from tests.failover.conftest import RATE, Scene
+from tests.failover.effects import cloud_changes, promotions, repeated
 
 CHANGES = {"dns", "fence", "promote", "scale"}
 
@@ -44,12 +44,23 @@ class Elsewhere(Scene):
 
 @dataclass(frozen=True)
 class Round:
-    """What became of a round. `after`: the last event in the journal when the runner was dead."""
+    """What became of a round. `after`: the last event in the journal when the runner was dead, `step`: whose it was."""
 
     point: int
     after: str
+    step: str
+    resumed: bool
+    """False: it was faster than the kill."""
     seconds: float
+    """From the first start of the command until the verdict was in and every order answered."""
+    repeated: int
+    dual_writers: int
+    lost: int
+    twice: int
     wrong: tuple[str, ...]
+
+    def line(self) -> str:
+        return json.dumps({"table": "kills", "rate": RATE, **asdict(self)})
 
 
 def left_alone(lab: Lab, folder: Path) -> int:
@@ -61,8 +72,8 @@ def left_alone(lab: Lab, folder: Path) -> int:
 
 def run_round(lab: Lab, point: int, folder: Path) -> Round:
     """Kill after event number `point`, resume elsewhere, judge; the lab is up, in whatever state."""
-    begun = time.monotonic()
     scene = _ready(lab, folder)
+    begun = time.monotonic()
     run = scene.start(*_run(scene))
     _wait_for_row(scene, run, point)
     run.kill()
@@ -72,14 +83,27 @@ def run_round(lab: Lab, point: int, folder: Path) -> Round:
     other.mkdir()
     elsewhere = Elsewhere(lab, other, scene.journal)
     wrong: list[str] = []
-    if fold(known).verdict is not Verdict.recovered:  # it was not faster than the kill
+    resumed = fold(known).verdict is not Verdict.recovered
+    if resumed:
         if not _approved(scene):
             elsewhere.failover("approve", scene.execution(), "go", "--as", "kim")
-        resumed = elsewhere.start("resume", scene.execution(), "--as", "bo")
-        out, _ = resumed.communicate(timeout=120)
-        wrong += [f"exit {resumed.returncode}: {out[-600:]}"] if resumed.returncode != Exit.met else []
-    wrong += _judged(scene)
-    return Round(point, _name(known[-1]), time.monotonic() - begun, tuple(wrong))
+        other_run = elsewhere.start("resume", scene.execution(), "--as", "bo")
+        out, _ = other_run.communicate(timeout=120)
+        wrong += [f"exit {other_run.returncode}: {out[-600:]}"] if other_run.returncode != Exit.met else []
+    seconds = time.monotonic() - begun
+    wrong += _wrong_in_journal(scene)
+    effects = cloud_changes(lab) | {"promote": promotions(lab, "west")}
+    wrong += [f"effects in the world: {effects}, expected each once"] if set(effects.values()) != {1} else []
+    again = repeated(scene.events(), effects)
+    time.sleep(1.5)  # orders that were being retried get their answers
+    facts = lab.traffic_report(fold(known).started.at)
+    wrong += [f"two writers: {facts.two_writers}"] if facts.two_writers else []
+    wrong += [f"orders twice: {facts.duplicated}"] if facts.duplicated else []
+    wrong += [f"the new primary is {facts.new_primary}"] if facts.new_primary != "west" else []
+    return Round(
+        point, known[-1].kind, _whose(known[-1]), resumed, seconds, again,
+        int(facts.two_writers), len(facts.missing), len(facts.duplicated), tuple(wrong),
+    )  # fmt: skip
 
 
 def _ready(lab: Lab, folder: Path) -> Scene:
@@ -119,31 +143,22 @@ def _approved(scene: Scene) -> bool:
         journal.close()
 
 
-def _name(event: Event) -> str:
-    return " ".join(filter(None, [event.kind, getattr(event, "step", None) or getattr(event, "gate", None)]))
+def _whose(event: Event) -> str:
+    return getattr(event, "step", None) or getattr(event, "gate", None) or ""
 
 
-def _judged(scene: Scene) -> list[str]:
-    """What is wrong with the journal, the nodes and the orders."""
+def _wrong_in_journal(scene: Scene) -> list[str]:
     events, wrong = scene.events(), []
     state = fold(events)
     if state.verdict is not Verdict.recovered:
-        return [f"verdict {state.verdict}"]
+        wrong.append(f"verdict {state.verdict}")
     done = [event.step for event in events if isinstance(event, StepFinished) and event.status in {Status.done, Status.already}]
     wrong += [f"finished twice: {sorted(step for step in set(done) if done.count(step) > 1)}"] if len(done) != len(set(done)) else []
-    acted = [event.step for event in events if isinstance(event, Acting)]
-    wrong += [f"acted on {sorted(set(acted))}"] if set(acted) != CHANGES else []
+    acted = {event.step for event in events if isinstance(event, Acting)}
+    wrong += [f"acted on {sorted(acted)}"] if acted != CHANGES else []
     journal = SqliteJournal(scene.journal)
     wrong += journal.verify(scene.execution())
     journal.close()
-    with psycopg.connect(scene.lab.conninfo("west"), autocommit=True) as session:
-        if session.execute("SELECT pg_is_in_recovery(), timeline_id FROM pg_control_checkpoint()").fetchone() not in {(False, 1), (False, 2)}:
-            wrong.append("the new primary is none, or was promoted more than once")
-    time.sleep(1.5)  # orders that were being retried get their answers
-    facts = scene.lab.traffic_report(state.started.at)
-    wrong += [f"two writers: {facts.two_writers}"] if facts.two_writers else []
-    wrong += [f"orders twice: {facts.duplicated}"] if facts.duplicated else []
-    wrong += [f"the new primary is {facts.new_primary}"] if facts.new_primary != "west" else []
     return wrong
 
 
@@ -153,6 +168,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lab", type=int, default=92, help="number of the lab, which must be free")
+    parser.add_argument("--out", type=Path, help="append each round as a line of JSON")
     given = parser.parse_args()
     lab, wrong = Lab(given.lab), 0
     lab.down()
@@ -165,8 +181,11 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 one = run_round(lab, point, Path(folder))
             wrong += bool(one.wrong)
+            if given.out is not None:
+                with given.out.open("a") as file:
+                    print(one.line(), file=file)
             said = f"WRONG: {'; '.join(one.wrong)}" if one.wrong else "right"
-            print(f"killed after event {one.point} ({one.after}): {one.seconds:.1f} s, {said}", flush=True)
+            print(f"killed after event {one.point} ({one.after} {one.step}): {one.seconds:.1f} s, {said}", flush=True)
     finally:
         lab.down()
     print(f"{given.rounds} rounds, {wrong} wrong")

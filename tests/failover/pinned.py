@@ -1,4 +1,7 @@
-"""Clients pinned to a node: they write through the node's own side for as long as it lets them, whatever is cut."""
+"""Clients pinned to a node: they write to it for as long as it lets them, whatever else happens.
+
+From the node's own side, which no cut reaches; or by the way of the service, where the round closes that way as a fence.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,8 @@ class Pinned:
     """All clients of a lab. They never stop trying until `stop`, and keep every acknowledgement."""
 
     lab: Lab
+    by_way: frozenset[NodeName] = frozenset()
+    """Nodes whose clients come by the way of the service."""
     acks: list[Ack] = field(default_factory=list)
     refused: int = 0
     _over: threading.Event = field(default_factory=threading.Event)
@@ -71,11 +76,15 @@ class Pinned:
             time.sleep(0.02)
         return True
 
+    def _place(self, node: NodeName) -> str:
+        place = self.lab.conninfo(node, "checkout")
+        return f"{place} host={self.lab.addresses.way(node, 'service').host}" if node in self.by_way else place
+
     def _work(self, node: NodeName, number: int) -> None:
         who = f"pinned-{node}-{number}"
         while not self._over.is_set():
             try:
-                with psycopg.connect(self.lab.conninfo(node, "checkout"), autocommit=True) as session:
+                with psycopg.connect(self._place(node), autocommit=True) as session:
                     while not self._over.is_set():
                         self._write(session, node, who)
                         time.sleep(PAUSE)

@@ -1,6 +1,6 @@
 """Randomised rounds of fence and promote in the lab, with clients pinned to each node; `--rounds 60 --seed N` runs many.
 
-    python -m tests.failover.rounds --rounds 60 --seed 1 --lab 63 --out /tmp/rounds.jsonl [--sync]
+    python -m tests.failover.rounds --rounds 60 --seed 1 --lab 63 --out /tmp/rounds.jsonl [--sync] [--of isolate-path]
 
 Each round brings the lab back to its first day, lets pinned clients write to the primary, breaks something, lets the
 command fence and promote, breaks something else meanwhile, heals everything, and judges what clients were told.
@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import psycopg
@@ -24,15 +25,13 @@ import psycopg
 from deployments.lab import Lab, LabError
 from flows.events import Acting, StepFinished
 from tests.failover.conftest import Scene
+from tests.failover.effects import promotions, repeated
 from tests.failover.pinned import Pinned
 from tests.failover.provider import Provider
-from tests.failover.scenarios import KINDS, SELF_FENCE, Scenario, draw
+from tests.failover.scenarios import SETS, Scenario, draw
 from tests.failover.verdict import Judgement, Rows, judge
 
 RUNBOOK = Path(__file__).with_name("rounds.yaml")
-SELF_FENCED = """
-      if_unreachable: self-fence
-      self_fence: {lease: "http://127.77.0.1:17070/leases/east", ttl: 2s, skew: 2s, reset_by: hardware-timer}"""
 PATIENCE = {True: "20s", False: "4s"}
 """The fence's timeout: long where it can hold, short where it must be refused."""
 
@@ -50,18 +49,20 @@ class Round:
     judgement: Judgement
     acks_old: int
     acks_new: int
+    repeated: int
+    """Effects that happened more than once."""
     stated_loss: float | None
     recovery: float | None
     wrong: tuple[str, ...]
 
     def line(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps({"table": "rounds", "fenceable": self.scenario.fenceable, **asdict(self)})
 
 
 def run_round(lab: Lab, scenario: Scenario, folder: Path) -> Round:
     """Carry one round out; the lab is up, in whatever state."""
     lab.reset()
-    with Provider(lab, scenario.provider) as provider, clients(lab) as pinned:
+    with Provider(lab, scenario.provider) as provider, clients(lab, scenario) as pinned:
         scene = prepared(lab, folder, scenario, provider)
         exit_code, fault = _fail_over(scene, scenario)
         promoted = lab.status().nodes["west"].role == "primary"
@@ -74,9 +75,9 @@ def run_round(lab: Lab, scenario: Scenario, folder: Path) -> Round:
 
 
 @contextlib.contextmanager
-def clients(lab: Lab) -> Iterator[Pinned]:
+def clients(lab: Lab, scenario: Scenario) -> Iterator[Pinned]:
     """Pinned clients that have written to the primary for a while."""
-    pinned = Pinned(lab).start()
+    pinned = Pinned(lab, frozenset({"east"} if scenario.kinds.by_way else ())).start()
     try:
         assert pinned.wait_for("east", 40), "the first day's primary takes no writes"
         yield pinned
@@ -90,8 +91,7 @@ def prepared(lab: Lab, folder: Path, scenario: Scenario, provider: Provider) -> 
         "sql": "{sql: {as_client: {host: 127.77.1.4, port: 15432, database: shop, user: checkout, "
         'password: "${env.FAILOVER_LAB_PASSWORD}"}}}',
     }[scenario.method]
-    if scenario.provider == "self-fence":
-        method += SELF_FENCED
+    method += indent(scenario.kinds.declares, " " * 6).rstrip()
     text = RUNBOOK.read_text().replace("METHOD", method).replace("PATIENCE", PATIENCE[scenario.fenceable])
     (folder / "rounds.yaml").write_text(text.replace("127.77.", f"127.{lab.number}."))
     return Scene(lab, folder)
@@ -159,13 +159,15 @@ def _judged(scene: Scene, scenario: Scenario, pinned: Pinned, seen: tuple[int, f
     old, new = pinned.by("east"), pinned.by("west")
     survivor = "west" if promoted else "east"
     old_rows = _old_rows(lab) if promoted else None
-    judgement = judge(old, new, old_rows, _rows(lab, survivor))
+    judgement = judge(old, new, old_rows, _rows(lab, survivor), lives_on=scenario.kinds.by_way)
     events = scene.events()
+    again = repeated(events, {"promote": promotions(lab, survivor)})
     promotion = [one for one in events if isinstance(one, StepFinished) and one.step == "promote" and one.output]
     stated = promotion[-1].output.get("loss_seconds_at_most") if promotion and promotion[-1].output else None
     announced = any(isinstance(one, Acting) and one.step == "promote" for one in events)
     wrong = [*judgement.content]
     wrong += [f"{judgement.two_writers} writes acknowledged by two nodes"] if judgement.two_writers else []
+    wrong += [f"{again} effects happened more than once"] if again else []
     if not scenario.fenceable and (promoted or new or exit_code == 0):
         wrong.append(f"unfenceable, and not refused: exit {exit_code}, promoted {promoted}, {len(new)} writes")
     if not scenario.fenceable and announced:
@@ -183,7 +185,7 @@ def _judged(scene: Scene, scenario: Scenario, pinned: Pinned, seen: tuple[int, f
     recovery = min((ack.acked for ack in new), default=None)
     return Round(
         scenario, lab.status().sync, False, "recovered" if promoted else "refused", exit_code, judgement, len(old), len(new),
-        stated, None if recovery is None else recovery - fault, tuple(wrong),
+        again, stated, None if recovery is None else recovery - fault, tuple(wrong),
     )  # fmt: skip
 
 
@@ -212,15 +214,15 @@ def main() -> None:
     parser.add_argument("--lab", type=int, default=92, help="number of the lab, which must be free")
     parser.add_argument("--sync", action="store_true", help="synchronous replication")
     parser.add_argument("--supervise", action="store_true", help="killed nodes are started again after 1 s")
-    parser.add_argument("--watchdog", action="store_true", help="nodes that fence themselves, and a provider that is away")
+    parser.add_argument("--of", choices=[*SETS], default="method", help="set of kinds; all but `method` have a provider that is away")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     lab = Lab(given.lab)
     lab.down()
-    lab.up(sync=given.sync, supervise=given.supervise, watchdog=given.watchdog, traffic=False)
+    asked = {"sync": given.sync, "supervise": given.supervise, **dict.fromkeys(SETS[given.of].lab, True)}
+    lab.up(**asked, traffic=False)
     try:
-        kinds = SELF_FENCE if given.watchdog else KINDS
-        wrong = sum(_said(lab, draw(given.seed, number, kinds), given) for number in range(given.first, given.first + given.rounds))
+        wrong = sum(_said(lab, draw(given.seed, number, given.of), given) for number in range(given.first, given.first + given.rounds))
     finally:
         lab.down()
     print(f"{given.rounds} rounds, {wrong} wrong")

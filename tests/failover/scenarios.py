@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 Fault = Literal["alive", "kill", "freeze", "disconnect", "cut"]
 During = Literal["nothing", "engine killed", "standby cut", "old primary healed"]
-Provider = Literal["obeys", "says no", "unreachable", "silent", "not for good", "lost by sql", "self-fence"]
+Provider = Literal["obeys", "says no", "unreachable", "silent", "not for good", "lost by sql"]
 
 FAULTS: Final[tuple[Fault, ...]] = ("kill", "freeze", "disconnect", "cut", "alive")
 DURING: Final[tuple[During, ...]] = ("engine killed", "standby cut", "old primary healed")
@@ -18,10 +18,51 @@ CUTS: Final = tuple(
 )
 MOMENTS: Final = (("acting", "fence"), ("step-finished", "fence"), ("acting", "promote"))
 
-KINDS: Final[tuple[str, ...]] = (*FAULTS, *DURING, *(f"unfenceable: {one}" for one in UNFENCEABLE))
-"""The rows of the matrix; rounds take turns through them, so that each gets its share."""
-SELF_FENCE: Final[tuple[str, ...]] = tuple(f"self-fence: {one}" for one in FAULTS)
-"""The rows of a lab whose nodes have watchdogs, with a provider that is away."""
+_SELF_FENCE = """
+if_unreachable: self-fence
+self_fence: {lease: "http://127.77.0.1:17070/leases/east", ttl: 2s, skew: 2s, reset_by: hardware-timer}
+"""
+_ISOLATE_PATH = """
+if_unreachable: isolate-path
+isolate_path:
+  path: http://127.77.0.1:17070/paths/east
+  seen_by: [{host: 127.77.1.6, port: 15432, database: shop, user: checkout}]
+  own_side: no-clients
+"""
+_AWAY = ("127.77.0.1:17070", "127.77.0.9:17070")
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """A set of rows of the matrix: what the fence declares in their runbook, and the lab that they need.
+
+    Another way to fence is one entry in SETS, with its snippet.
+    """
+
+    rows: tuple[str, ...]
+    declares: str = ""
+    """Fields of postgres.fence beside its method, for a provider that is away. Empty: only the method counts."""
+    lab: tuple[str, ...] = ()
+    """What `Lab.up` is asked for: sync, supervise, watchdog."""
+    holds: bool = True
+    """Whether that can hold; else its rounds must be refused as well."""
+    by_way: bool = False
+    """The old primary may live on unheard: its clients come by the way that is closed, not from its own side."""
+
+
+def _each(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}: {fault}" for fault in FAULTS)
+
+
+SETS: Final[dict[str, Kinds]] = {
+    "method": Kinds((*FAULTS, *DURING, *(f"unfenceable: {one}" for one in UNFENCEABLE))),
+    "self-fence": Kinds(_each("self-fence"), _SELF_FENCE, lab=("watchdog",)),
+    "isolate-path": Kinds(_each("isolate-path"), _ISOLATE_PATH, by_way=True),
+    "no-lease": Kinds(("unfenceable: lease service away",), _SELF_FENCE.replace(*_AWAY), holds=False),
+    "no-way": Kinds(("unfenceable: owner of the way away",), _ISOLATE_PATH.replace(*_AWAY), holds=False),
+}
+"""Rounds take turns through the rows of one set, so that each row gets its share."""
+KINDS: Final = SETS["method"].rows
 
 
 @dataclass(frozen=True)
@@ -30,6 +71,8 @@ class Scenario:
 
     seed: int
     number: int
+    of: str
+    """Name of its set of kinds."""
     kind: str
     fault: Fault
     cuts: tuple[tuple[str, str, str], ...] = ()
@@ -43,8 +86,12 @@ class Scenario:
     direction: str = "both"
 
     @property
+    def kinds(self) -> Kinds:
+        return SETS[self.of]
+
+    @property
     def fenceable(self) -> bool:
-        return self.provider in {"obeys", "self-fence"}
+        return self.provider == "obeys" or bool(self.kinds.declares and self.kinds.holds)
 
     def __str__(self) -> str:
         cuts = ", ".join(" ".join(cut) for cut in self.cuts)
@@ -55,14 +102,14 @@ class Scenario:
         )
 
 
-def draw(seed: int, number: int, kinds: tuple[str, ...] = KINDS) -> Scenario:
-    """Draw a round of these kinds."""
+def draw(seed: int, number: int, of: str = "method") -> Scenario:
+    """Draw a round of this set of kinds."""
     dice = random.Random(f"{seed}/{number}")
-    kind = kinds[number % len(kinds)]
+    kind = SETS[of].rows[number % len(SETS[of].rows)]
     provider = next((one for one in UNFENCEABLE if kind == f"unfenceable: {one}"), "obeys")
-    if kind in SELF_FENCE:
-        provider = "self-fence"
-    fault: Fault = next((one for one in FAULTS if kind in {one, f"self-fence: {one}"}), None) or dice.choice(FAULTS)
+    if SETS[of].declares:
+        provider = "unreachable"
+    fault: Fault = next((one for one in FAULTS if kind in {one, f"{of}: {one}"}), None) or dice.choice(FAULTS)
     if provider == "lost by sql":  # a node that the engine cannot reach cannot be fenced through itself
         fault = dice.choice(("kill", "freeze", "disconnect"))
     alive = fault == "alive" or (fault == "cut" and provider == "obeys")
@@ -70,7 +117,7 @@ def draw(seed: int, number: int, kinds: tuple[str, ...] = KINDS) -> Scenario:
     reachable = alive and not any(way == "engine" for _, way, _ in cuts)
     sql = provider == "lost by sql" or (provider == "obeys" and reachable and dice.random() < 0.5)
     return Scenario(
-        seed, number, kind, fault, cuts,
+        seed, number, of, kind, fault, cuts,
         late=dice.random() < 0.5,
         method="sql" if sql else "control",
         provider=provider,
@@ -79,3 +126,8 @@ def draw(seed: int, number: int, kinds: tuple[str, ...] = KINDS) -> Scenario:
         pause=dice.uniform(0.3, 2.0),
         direction=dice.choice(("both", "to", "from")),
     )  # fmt: skip
+
+
+def draw_kind(seed: int, kind: str, of: str = "method") -> Scenario:
+    """Draw the seed's first round of a kind."""
+    return draw(seed, SETS[of].rows.index(kind), of)

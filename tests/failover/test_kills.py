@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from deployments.lab import Lab
+from flows.events import Status, StepFinished
+from tests.failover.effects import repeated
 from tests.failover.kills import drawn, run_round
 
 EVENTS = 30
@@ -18,6 +21,18 @@ def test_points_are_drawn_from_the_seed_and_spread_over_the_run() -> None:
     assert drawn(3, 20, 60) != drawn(4, 20, 60)
     assert all(1 <= point < 60 for seed in range(50) for point in drawn(seed, 20, 60))
     assert len(set(drawn(3, 20, 60))) > 15
+
+
+def test_effects_are_repeated_where_the_world_shows_one_twice_or_a_step_finished_again() -> None:
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def finished(step: str, status: Status = Status.done) -> StepFinished:
+        return StepFinished(at=now, step=step, attempt=1, status=status, detail="")
+
+    once = [finished("fence"), finished("promote", Status.failed), finished("promote")]
+    assert repeated(once, {"promote": 1, "scale": 0}) == 0
+    assert repeated(once, {"promote": 3, "scale": 2}) == 3
+    assert repeated([*once, finished("fence", Status.already)], {"promote": 1}) == 1
 
 
 @pytest.mark.lab

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,21 @@ import pytest
 from deployments.exits import Exit
 from deployments.lab import Lab
 from flows.events import Acting
-from tests.failover.conftest import Scene
+from runbooks.loader import load
+from runbooks.model import Mode
+from runbooks.planner import plan
+from tests.failover.conftest import NUMBER, Scene
 from tests.failover.pinned import Ack
 from tests.failover.provider import Provider
 from tests.failover.rounds import clients, prepared, run_round
-from tests.failover.scenarios import KINDS, draw
+from tests.failover.scenarios import KINDS, SETS, draw, draw_kind
 from tests.failover.verdict import Rows, judge
 
 SEED = 7
+DICE = random.Random(SEED)
+SYNCHRONOUS = DICE.sample(KINDS, 2)
+OTHERWISE = [(of, kind) for of, kinds in SETS.items() if kinds.declares for kind in DICE.sample(kinds.rows, min(2, len(kinds.rows)))]
+"""Two kinds of each way to fence without the provider, or all where there is one."""
 
 
 def old(ref: str, at: float) -> Ack:
@@ -63,44 +71,85 @@ def test_one_timeline_of_two_writers_is_found() -> None:
     assert judge([old("a", 1)], [told], None, rows({"a": 1}, {"c": 3})).content
 
 
-def test_rounds_are_drawn_from_the_seed_and_take_turns_through_all_kinds() -> None:
-    assert draw(3, 5) == draw(3, 5)
-    assert {draw(3, number).kind for number in range(len(KINDS))} == set(KINDS)
-    assert len({str(draw(seed, 3)) for seed in range(40)}) > 9
+def test_behind_a_closed_way_a_row_that_nobody_heard_of_is_counted_and_an_acknowledged_one_is_found() -> None:
+    late, first = rows({"a": 1, "late": 3.5}), rows({"a": 1}, {"c": 3})
+    unheard = judge([old("a", 1)], [new("c", 3)], late, first, lives_on=True)
+    assert (unheard.content, unheard.unheard) == ((), 1)
+    heard = judge([old("a", 1), old("late", 3.6)], [new("c", 3)], late, first, lives_on=True)
+    assert (heard.two_writers, len(heard.content), heard.unheard) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("of", SETS)
+def test_rounds_are_drawn_from_the_seed_and_take_turns_through_all_kinds(of: str) -> None:
+    rows = SETS[of].rows
+    assert draw(3, 5, of) == draw(3, 5, of)
+    assert {draw(3, number, of).kind for number in range(len(rows))} == set(rows)
+    assert len({str(draw(seed, 3, of)) for seed in range(40)}) > 9
+
+
+@pytest.mark.parametrize("of", SETS)
+def test_the_fence_of_a_round_declares_what_its_set_says_and_plans(of: str, tmp_path: Path) -> None:
+    for number, row in enumerate(SETS[of].rows):
+        scenario = draw(SEED, number, of)
+        assert scenario.fenceable is not row.startswith("unfenceable")
+        prepared(Lab(1), tmp_path, scenario, Provider(Lab(1), scenario.provider))
+        planned = plan(load(tmp_path / "rounds.yaml"), mode=Mode.live, inputs={})
+        fence = next(step for step in planned.steps if step.id == "fence")
+        declared = f"if_unreachable: {fence.arguments.get('if_unreachable')}" in SETS[of].declares
+        assert declared is bool(SETS[of].declares)
 
 
 @pytest.mark.lab
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("kind", ["cut", "old primary healed", "unfenceable: silent"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_round_has_one_writer_or_is_refused(lab: Lab, tmp_path: Path, kind: str) -> None:
-    assert run_round(lab, draw(SEED, KINDS.index(kind)), tmp_path).wrong == ()
+    assert run_round(lab, draw_kind(SEED, kind), tmp_path).wrong == ()
+
+
+LabWith = Callable[[tuple[str, ...]], Lab]
 
 
 @pytest.fixture(scope="module")
-def synchronous() -> Iterator[Lab]:
-    lab = Lab(92)
-    lab.down()
-    lab.up(sync=True, traffic=False)
-    yield lab
-    lab.down()
+def lab_with(lab: Lab) -> Iterator[LabWith]:
+    """Give a lab with these options, one after the other; without any, the one that all tests of this folder share."""
+    second, up = Lab(NUMBER + 1), [()]
+
+    def bring(options: tuple[str, ...]) -> Lab:
+        if options and up[0] != options:
+            second.down()
+            second.up(traffic=False, **dict.fromkeys(options, True))
+            up[0] = options
+        return second if options else lab
+
+    yield bring
+    second.down()
 
 
 @pytest.mark.lab
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("kind", ["standby cut"])
-def test_a_synchronous_round_loses_nothing(synchronous: Lab, tmp_path: Path, kind: str) -> None:
-    done = run_round(synchronous, draw(SEED, KINDS.index(kind)), tmp_path)
+@pytest.mark.parametrize("kind", SYNCHRONOUS)
+def test_a_synchronous_round_loses_nothing(lab_with: LabWith, tmp_path: Path, kind: str) -> None:
+    done = run_round(lab_with(("sync",)), draw_kind(SEED, kind), tmp_path)
     assert (done.wrong, done.judgement.lost) == ((), 0)
 
 
 @pytest.mark.lab
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize(("of", "kind"), OTHERWISE)
+def test_a_round_with_the_provider_away_has_one_writer_or_is_refused(lab_with: LabWith, tmp_path: Path, of: str, kind: str) -> None:
+    scenario = draw_kind(SEED, kind, of)
+    done = run_round(lab_with(SETS[of].lab), scenario, tmp_path)
+    assert (done.wrong, done.outcome) == ((), "recovered" if scenario.fenceable else "refused")
+
+
+@pytest.mark.lab
+@pytest.mark.timeout(240)
 def test_an_unfenceable_primary_is_passed_by_two_people_only_and_the_report_says_so(lab: Lab, tmp_path: Path) -> None:
-    scenario = draw(SEED, KINDS.index("unfenceable: unreachable"))
+    scenario = draw_kind(SEED, "unfenceable: unreachable")
     lab.reset()
     with Provider(lab, scenario.provider) as provider:
         scene = prepared(lab, tmp_path, scenario, provider)
-        with clients(lab):
+        with clients(lab, scenario):
             lab.break_node("east", "kill")
             scene.failover("run", str(tmp_path / "rounds.yaml"), "--live", "--approve", "go", "--as", "kim", expect=Exit.not_met)
             execution = scene.execution()

@@ -3,7 +3,8 @@
 Two writers, by the clock: the old primary acknowledged a write after the new one had acknowledged its first. All clients
 share one machine's monotonic clock, so the times compare. By content: a row that the new primary acknowledged is in the
 old history as well, a row that the old one acknowledged is not in its own history, a row of the old history was made
-after the first one of the new history, or both acknowledged on one timeline.
+after the first one of the new history, or both acknowledged on one timeline. Behind a closed way the old primary may
+live on and make rows that nobody hears of: there only an acknowledged row counts, and the others are `unheard`.
 """
 
 from __future__ import annotations
@@ -22,33 +23,45 @@ class Rows:
     wrote: Mapping[str, str]
     duplicated: int = 0
 
-    def by(self, node: str) -> list[float]:
-        return [self.made[ref] for ref, who in self.wrote.items() if who == node]
-
 
 @dataclass(frozen=True)
 class Judgement:
-    """`margin`: seconds from the old primary's last acknowledgement to the new one's first; None without both."""
+    """`margin`: seconds from the old primary's last acknowledgement to the new one's first; None without both.
+
+    `unheard`: rows that the old primary made after the new one's first, acknowledged to nobody.
+    """
 
     two_writers: int
     content: tuple[str, ...]
     lost: int
     true_loss: float
     margin: float | None
+    unheard: int = 0
 
 
-def judge(old: Sequence[Ack], new: Sequence[Ack], old_rows: Rows | None, new_rows: Rows) -> Judgement:
-    """Judge a round. `old_rows` is None where the old primary's history could not be read."""
+def judge(
+    old: Sequence[Ack], new: Sequence[Ack], old_rows: Rows | None, new_rows: Rows, *, lives_on: bool = False
+) -> Judgement:
+    """Judge a round. `old_rows` is None where the old primary's history could not be read.
+
+    lives_on: the fence lets the old primary live where nobody hears it.
+    """
     first_new = min((ack.acked for ack in new), default=None)
     last_old = max((ack.acked for ack in old), default=None)
     late = [ack for ack in old if first_new is not None and ack.acked > first_new]
     lost = [ack for ack in old if ack.ref not in new_rows.made]
+    newer = _newer(new, old_rows, new_rows)
+    unheard = len(newer - {ack.ref for ack in old}) if lives_on else 0
+    wrong = _content(old, new, old_rows, new_rows)
+    if old and len(newer) > unheard:
+        wrong.append(f"{len(newer) - unheard} rows of the old history were made after the first of the new one")
     return Judgement(
         two_writers=len(late),
-        content=tuple(_content(old, new, old_rows, new_rows)),
+        content=tuple(wrong),
         lost=len(lost),
         true_loss=max((last_old - ack.acked for ack in lost), default=0.0) if last_old is not None else 0.0,
         margin=first_new - last_old if first_new is not None and last_old is not None else None,
+        unheard=unheard,
     )
 
 
@@ -66,7 +79,13 @@ def _content(old: Sequence[Ack], new: Sequence[Ack], old_rows: Rows | None, new_
         wrong.append(f"{both} writes that the new primary acknowledged are in the old history")
     if missing := sum(ack.ref not in old_rows.made for ack in old):
         wrong.append(f"{missing} writes that the old primary acknowledged are not in its own history")
-    first = min(new_rows.by(new[0].node), default=None) if new else None
-    if old and first is not None and (newer := sum(made > first for made in old_rows.by(old[0].node))):
-        wrong.append(f"{newer} rows of the old history were made after the first of the new one")
     return wrong
+
+
+def _newer(new: Sequence[Ack], old_rows: Rows | None, new_rows: Rows) -> set[str]:
+    """Rows of the old history that another node made after the first row of the new primary."""
+    if old_rows is None or not new:
+        return set()
+    writer = new[0].node
+    first = min((made for ref, made in new_rows.made.items() if new_rows.wrote[ref] == writer), default=None)
+    return {ref for ref, made in old_rows.made.items() if first is not None and old_rows.wrote[ref] != writer and made > first}

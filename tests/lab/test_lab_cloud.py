@@ -148,3 +148,18 @@ def test_a_change_that_route_53_refuses_is_refused(
 def test_an_unknown_change_is_not_in_sync(lab: Lab) -> None:
     with pytest.raises(ClientError, match="NoSuchChange"):
         lab_client(lab, "route53", "us-east-1").get_change(Id="C0UNKNOWN")
+
+
+def test_the_cloud_counts_what_it_accepted_since_the_first_day_so_that_twice_is_seen(fresh: Lab) -> None:
+    def counted() -> dict:
+        return httpx.get(f"{fresh.addresses.cloud_url}/lab/changes").json()
+
+    assert counted() == {"capacity": {}, "records": 0}
+    for _ in range(2):
+        scale(fresh, "us-west-2", "checkout-west", 2)
+        change(fresh, ("UPSERT", record(fresh, "127.1.1.1")))
+    with pytest.raises(ClientError):
+        scale(fresh, "us-west-2", "checkout-west", 99)
+    assert counted() == {"capacity": {"checkout-west": 2}, "records": 2}
+    fresh.reset()
+    assert counted() == {"capacity": {}, "records": 0}
