@@ -44,6 +44,7 @@ fault-matrix: install  ## writes docs/fault-matrix.md: rounds of faults, kills o
 	$(MEASURE).rounds --lab 92 --rounds 26 --seed 3 --supervise --out $(MATRIX)/supervised.jsonl
 	$(MEASURE).rounds --lab 92 --rounds 15 --seed 4 --of self-fence --out $(MATRIX)/self-fence.jsonl
 	$(MEASURE).rounds --lab 92 --rounds 15 --seed 5 --of isolate-path --out $(MATRIX)/isolate-path.jsonl
+	$(MEASURE).rounds --lab 92 --rounds 9 --seed 9 --of sync-quorum --out $(MATRIX)/sync-quorum.jsonl
 	$(MEASURE).rounds --lab 92 --rounds 4 --seed 7 --of no-lease --out $(MATRIX)/no-lease.jsonl
 	$(MEASURE).rounds --lab 92 --rounds 4 --seed 8 --of no-way --out $(MATRIX)/no-way.jsonl
 	$(MEASURE).kills --lab 92 --rounds 20 --seed 6 --out $(MATRIX)/kills.jsonl

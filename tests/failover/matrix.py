@@ -55,10 +55,12 @@ TAIL = """
 5. *Unfenceable* rounds have a provider that says no, is away, never answers, or stops the host without keeping it off,
    method `sql` and a node that the engine cannot reach, or, beside a provider that is away, a lease service or an owner
    of the way that is away too. Each must end with nothing promoted.
-6. In *self-fence* and *isolate-path* rounds the provider is away, and what counts instead is the node's own watchdog,
-   or that the way of all clients is closed ([Fencing](fencing.md)). Behind a closed way the old primary may live, and
+6. In *self-fence*, *isolate-path* and *sync-quorum* rounds the provider is away, and what counts instead is the node's
+   own watchdog, that the way of all clients is closed, or that it waits for its standby in vain ([Fencing](fencing.md)). Behind a closed way the old primary may live, and
    clients beside it would go on, as that page says; so there its clients come by the way, as `own_side: no-clients`
-   demands. {unheard} rows were made by it there after the new one's first, acknowledged to nobody.
+   demands. A primary that waits in vain has its clients on its own side, and nothing closed. {unheard} rows
+   were made by old primaries after the new one's first, acknowledged to nobody; {late} were acknowledged late, that the
+   standby had confirmed before and so the new primary holds.
 7. Everything is healed, and the clients go on for a second. Then both histories are read and compared.
 
 Faults, cuts, directions and moments are drawn from a seed: `python -m tests.failover.rounds --rounds 1 --first 7 --seed 1
@@ -95,8 +97,8 @@ def page(lines: Lines) -> str:
     if delays:
         text += DELAYS + delays_table(delays)
     supervised = sum(bool(one["supervised"]) for one in rounds)
-    unheard = sum(one["judgement"]["unheard"] for one in rounds)
-    return text + TAIL.format(supervised=f"{supervised} of {len(rounds)}", unheard=unheard)
+    unheard, late = (sum(one["judgement"][name] for one in rounds) for name in ("unheard", "late"))
+    return text + TAIL.format(supervised=f"{supervised} of {len(rounds)}", unheard=unheard, late=late)
 
 
 def _of_rounds(rounds: Lines) -> str:

@@ -159,7 +159,7 @@ def _judged(scene: Scene, scenario: Scenario, pinned: Pinned, seen: tuple[int, f
     old, new = pinned.by("east"), pinned.by("west")
     survivor = "west" if promoted else "east"
     old_rows = _old_rows(lab) if promoted else None
-    judgement = judge(old, new, old_rows, _rows(lab, survivor), lives_on=scenario.kinds.by_way)
+    judgement = judge(old, new, old_rows, _rows(lab, survivor), lives_on=scenario.kinds.lives_on)
     events = scene.events()
     again = repeated(events, {"promote": promotions(lab, survivor)})
     promotion = [one for one in events if isinstance(one, StepFinished) and one.step == "promote" and one.output]

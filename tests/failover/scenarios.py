@@ -29,6 +29,10 @@ isolate_path:
   seen_by: [{host: 127.77.1.6, port: 15432, database: shop, user: checkout}]
   own_side: no-clients
 """
+_SYNC_QUORUM = """
+if_unreachable: sync-quorum
+sync_quorum: {rule: west, standbys: {west: "${target.west_database}"}, sessions: every-commit-waits}
+"""
 _AWAY = ("127.77.0.1:17070", "127.77.0.9:17070")
 
 
@@ -47,7 +51,9 @@ class Kinds:
     holds: bool = True
     """Whether that can hold; else its rounds must be refused as well."""
     by_way: bool = False
-    """The old primary may live on unheard: its clients come by the way that is closed, not from its own side."""
+    """Its clients come by the way that is closed, not from its own side."""
+    lives_on: bool = False
+    """The old primary may live on, and make rows that nobody is told of."""
 
 
 def _each(name: str) -> tuple[str, ...]:
@@ -57,7 +63,10 @@ def _each(name: str) -> tuple[str, ...]:
 SETS: Final[dict[str, Kinds]] = {
     "method": Kinds((*FAULTS, *DURING, *(f"unfenceable: {one}" for one in UNFENCEABLE))),
     "self-fence": Kinds(_each("self-fence"), _SELF_FENCE, lab=("watchdog",)),
-    "isolate-path": Kinds(_each("isolate-path"), _ISOLATE_PATH, by_way=True),
+    "isolate-path": Kinds(_each("isolate-path"), _ISOLATE_PATH, by_way=True, lives_on=True),
+    "sync-quorum": Kinds(  # a node that answers is never fenced by its standbys
+        tuple(f"sync-quorum: {fault}" for fault in ("kill", "freeze", "disconnect")), _SYNC_QUORUM, lab=("sync",), lives_on=True
+    ),
     "no-lease": Kinds(("unfenceable: lease service away",), _SELF_FENCE.replace(*_AWAY), holds=False),
     "no-way": Kinds(("unfenceable: owner of the way away",), _ISOLATE_PATH.replace(*_AWAY), holds=False),
 }

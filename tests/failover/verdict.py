@@ -4,7 +4,9 @@ Two writers, by the clock: the old primary acknowledged a write after the new on
 share one machine's monotonic clock, so the times compare. By content: a row that the new primary acknowledged is in the
 old history as well, a row that the old one acknowledged is not in its own history, a row of the old history was made
 after the first one of the new history, or both acknowledged on one timeline. Behind a closed way the old primary may
-live on and make rows that nobody hears of: there only an acknowledged row counts, and the others are `unheard`.
+live on and make rows that nobody hears of: there only an acknowledged row counts, and the others are `unheard`. One that
+lives on may also answer late for a write that the standby had confirmed before it was cut off: the new primary holds that
+row from before its own first, so it is nobody's second write, and is counted as `late`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class Rows:
 class Judgement:
     """`margin`: seconds from the old primary's last acknowledgement to the new one's first; None without both.
 
-    `unheard`: rows that the old primary made after the new one's first, acknowledged to nobody.
+    `unheard`: rows that the old primary made after the new one's first, acknowledged to nobody. `late`: acknowledged by
+    it after that, and held by the new one from before.
     """
 
     two_writers: int
@@ -37,6 +40,7 @@ class Judgement:
     true_loss: float
     margin: float | None
     unheard: int = 0
+    late: int = 0
 
 
 def judge(
@@ -47,8 +51,9 @@ def judge(
     lives_on: the fence lets the old primary live where nobody hears it.
     """
     first_new = min((ack.acked for ack in new), default=None)
-    last_old = max((ack.acked for ack in old), default=None)
-    late = [ack for ack in old if first_new is not None and ack.acked > first_new]
+    after = [ack for ack in old if first_new is not None and ack.acked > first_new]
+    late = [ack for ack in after if lives_on and new_rows.wrote.get(ack.ref) == ack.node]
+    last_old = max((ack.acked for ack in old if ack not in late), default=None)
     lost = [ack for ack in old if ack.ref not in new_rows.made]
     newer = _newer(new, old_rows, new_rows)
     unheard = len(newer - {ack.ref for ack in old}) if lives_on else 0
@@ -56,12 +61,13 @@ def judge(
     if old and len(newer) > unheard:
         wrong.append(f"{len(newer) - unheard} rows of the old history were made after the first of the new one")
     return Judgement(
-        two_writers=len(late),
+        two_writers=len(after) - len(late),
         content=tuple(wrong),
         lost=len(lost),
         true_loss=max((last_old - ack.acked for ack in lost), default=0.0) if last_old is not None else 0.0,
         margin=first_new - last_old if first_new is not None and last_old is not None else None,
         unheard=unheard,
+        late=len(late),
     )
 
 
