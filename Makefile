@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN = .venv/bin
 RUN = env -u PYTHONDONTWRITEBYTECODE PYTHONSAFEPATH=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# tests/ and benchmarks/ are not installed, so their programs are told where they are.
+HERE = $(RUN) PYTHONPATH=$(CURDIR) $(BIN)/python -m
 
 .PHONY: install demo down test check lint bench fault-matrix docs pictures clean
 
@@ -32,10 +34,10 @@ lint: install
 check: lint test  ## everything that CI asks
 
 bench: install  ## writes benchmarks/RESULTS.md; about half an hour
-	$(RUN) $(BIN)/python -m benchmarks.run
+	$(HERE) benchmarks.run
 
 MATRIX = build/rounds
-MEASURE = $(RUN) $(BIN)/python -m tests.failover
+MEASURE = $(HERE) tests.failover
 
 fault-matrix: install  ## writes docs/fault-matrix.md: rounds of faults, kills of the runner, delays by others; half an hour
 	rm -rf $(MATRIX) && mkdir -p $(MATRIX)
@@ -57,7 +59,7 @@ docs: install  ## make the generated pages again
 	$(RUN) $(BIN)/python -m flows.report_schema
 
 pictures: install  ## photographs the pages for docs/; needs Chromium
-	$(RUN) $(BIN)/python -m tests.browser.pictures
+	$(HERE) tests.browser.pictures
 	$(RUN) FAILOVER_PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/prefect/test_page.py
 
 clean:
