@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +14,7 @@ from deployments.exits import Exit
 from flows.anchors import anchors_in
 from flows.journal_copy import CopyFile
 from flows.journal_sqlite import SqliteJournal
+from tests.deployments.machines import Machine
 from tests.deployments.test_command import execution_in, wait_for
 from tests.flows.journals import PostgresPlace
 from tests.tasks.postgres_nodes import Installation, Node, until
@@ -35,33 +33,6 @@ steps:
 JOURNAL_DEAD = "so nothing more was done"
 
 
-class Machine:
-    """A machine with its own state folder and the shared journal."""
-
-    def __init__(self, folder: Path, journal: str) -> None:
-        self.folder, self.state = folder, folder / "state" / "failover"
-        self.folder.mkdir(parents=True)
-        (folder / "by-hand.yaml").write_text(RUNBOOK)
-        known = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "FAILOVER"))}
-        self.environ = {**known, "FAILOVER_JOURNAL": journal, "XDG_STATE_HOME": str(folder / "state"), "PYTHONSAFEPATH": "1",
-                        "FAILOVER_JOURNAL_TIMEOUT": "1s"}  # fmt: skip
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "deployments", *arguments], cwd=self.folder, env=self.environ, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def failover(self, *arguments: str, expect: int = 0) -> str:
-        with self.start(*arguments) as child:
-            out = child.communicate(timeout=90)[0]
-        assert child.returncode == expect, out
-        return out
-
-    def copy(self, execution: str) -> Path:
-        return self.state / "copies" / f"{execution}.db"
-
-
 @pytest.fixture
 def server(installation: Installation) -> Iterator[Node]:
     node = installation.node("breakable", fsync="on").start()
@@ -71,7 +42,7 @@ def server(installation: Installation) -> Iterator[Node]:
 
 @pytest.fixture
 def east(server: Node, tmp_path: Path) -> Machine:
-    return Machine(tmp_path / "east", PostgresPlace(server).address)
+    return Machine(tmp_path / "east", PostgresPlace(server).address, RUNBOOK)
 
 
 def die_in_the_middle(east: Machine, server: Node) -> tuple[str, str]:
@@ -144,7 +115,7 @@ def test_a_fork_is_told_and_nothing_is_merged(east: Machine, server: Node, tmp_p
     path = str(east.copy(execution))
     assert path in east.failover("resume", execution, expect=Exit.invalid)  # the machine that went on knows
 
-    west = Machine(tmp_path / "west", east.environ["FAILOVER_JOURNAL"])
+    west = Machine(tmp_path / "west", east.environ["FAILOVER_JOURNAL"], RUNBOOK)
     until_free = west.start("resume", execution, "--plain", "--as", "lee")
     wait_for(until_free, "GATE last")
     until_free.terminate()

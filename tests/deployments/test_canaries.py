@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deployments.exits import Exit
-from tests.deployments.test_break_glass import Machine
+from tests.deployments.machines import Machine
 from tests.deployments.test_command import execution_in, wait_for
 from tests.flows.journals import PostgresPlace
 from tests.tasks.parties import closed_port, web
@@ -126,7 +126,7 @@ def leaks(texts: dict[str, bytes]) -> list[str]:
 def test_no_secret_reaches_anything_that_is_written_or_shown(nodes: tuple[Node, Node, Node], tmp_path: Path, where: str) -> None:
     _, standby, server = nodes
     place = PostgresPlace(server)
-    machine = Machine(tmp_path / "east", place.address_as("failover", JOURNAL) if where == "database" else str(tmp_path / "journal" / "j.db"))
+    machine = Machine(tmp_path / "east", place.address_as("failover", JOURNAL) if where == "database" else str(tmp_path / "journal" / "j.db"), "")
     vault = tmp_path / "vault"
     vault.mkdir()
     (vault / "token").write_text(BY_FILE)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from deployments.exits import Exit
+from tests.deployments.machines import Machine
 from tests.deployments.test_command import MANUAL, execution_in, wait_for
 from tests.flows.journals import PostgresPlace
 from tests.tasks.postgres_nodes import Node
@@ -18,34 +16,10 @@ from tests.tasks.postgres_nodes import Node
 CANARY = "sea-canary-42"
 
 
-class Machine:
-    """A machine with its own folder and state, and the shared journal."""
-
-    def __init__(self, folder: Path, journal: str) -> None:
-        self.folder, self.state = folder, folder / "state"
-        self.state.mkdir(parents=True)
-        (folder / "by-hand.yaml").write_text(MANUAL)
-        known = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "FAILOVER"))}
-        self.environ = {**known, "FAILOVER_JOURNAL": journal, "XDG_STATE_HOME": str(self.state), "PYTHONSAFEPATH": "1"}
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "deployments", *arguments], cwd=self.folder, env=self.environ, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def failover(self, *arguments: str, expect: int = 0) -> str:
-        with self.start(*arguments) as child:
-            out = child.communicate(timeout=60)[0]
-        assert child.returncode == expect, out
-        assert CANARY not in out
-        return out
-
-
 @pytest.fixture
 def machines(journal_server: Node, tmp_path: Path) -> tuple[Machine, Machine]:
     journal = PostgresPlace(journal_server).address_as("failover", CANARY)
-    return Machine(tmp_path / "east", journal), Machine(tmp_path / "west", journal)
+    return Machine(tmp_path / "east", journal, MANUAL, CANARY), Machine(tmp_path / "west", journal, MANUAL, CANARY)
 
 
 def test_two_machines_see_the_same_executions_and_either_answers(machines: tuple[Machine, Machine]) -> None:
@@ -60,7 +34,7 @@ def test_two_machines_see_the_same_executions_and_either_answers(machines: tuple
     assert CANARY not in rest
     assert json.loads(west.failover("report", execution, "--format", "json"))["verdict"] == "recovered"
     assert east.failover("list", "--json") == west.failover("list", "--json")
-    assert (east.state / "failover" / "reports" / f"{execution}.md").exists()
+    assert (east.state / "reports" / f"{execution}.md").exists()
     written = [path for path in (*east.state.rglob("*"), *west.state.rglob("*")) if path.is_file()]
     assert not [path for path in written if CANARY.encode() in path.read_bytes()]
 
@@ -86,7 +60,7 @@ def test_an_execution_that_lives_on_one_machine_is_not_resumed_on_the_other(mach
     f"postgresql:/kim:{CANARY}@//127.0.0.1/journal",
 ])  # fmt: skip
 def test_a_journal_that_cannot_be_had_is_one_line_without_the_password(tmp_path: Path, journal: str) -> None:
-    machine = Machine(tmp_path / "east", journal)
+    machine = Machine(tmp_path / "east", journal, MANUAL, CANARY)
     out = machine.failover("list", expect=Exit.not_met)
     assert out.startswith("journal")
     assert out.count("\n") == 1
