@@ -205,6 +205,22 @@ def test_a_switch_turned_between_two_reads_is_found_where_the_act_is_announced(
     assert fold(event for _, event in journal.read("e1")) == state
 
 
+def test_no_step_waits_for_what_others_may_say(journal: SqliteJournal, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a journal far away reading the inbox and the switch takes two ways there and back."""
+    over, read = threading.Event(), SqliteJournal.inbox
+    waited: list[bool] = []
+
+    def slow(self: SqliteJournal, execution: str, after: int = 0) -> object:
+        waited.append(over.wait(10))
+        return read(self, execution, after)
+
+    monkeypatch.setattr(SqliteJournal, "inbox", slow)
+    plan = make_plan(step("a", Fast, with_={"takes": 0.2}), step("b", Fast, after=("a",), with_={"takes": 0.2}))
+    assert open_engine(plan, journal).run().verdict is Verdict.recovered
+    assert waited == []  # it is still at its first reading
+    over.set()
+
+
 def test_an_answer_in_the_inbox_opens_the_gate(journal: SqliteJournal, world: World) -> None:
     plan = make_plan(
         step("fence", FenceOff, gates=("go",)), step("promote", MakeWriter, after=("fence",), gates=("go",), fenced_by=("fence",)),
