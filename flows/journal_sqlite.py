@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
@@ -61,14 +62,29 @@ class SqliteJournal:
         self._lock = threading.RLock()
         try:
             _prepare(path)
-            self._db = sqlite3.connect(
-                path, timeout=wait.total_seconds(), isolation_level=None, check_same_thread=False
-            )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            prepare(self._db, path, lambda: sealing(self._keys, lambda: None))
+            self._db = self._open(wait.total_seconds())
         except (sqlite3.Error, OSError) as error:
             raise JournalError(f"journal {path}: cannot be opened ({_why(error)})") from None
+
+    def _open(self, wait: float) -> sqlite3.Connection:
+        """Open it and bring it up to date; SQLite waits for others by itself, but not where a file becomes a WAL file."""
+        end = time.monotonic() + wait
+        while True:
+            db = sqlite3.connect(self._path, timeout=wait, isolation_level=None, check_same_thread=False)
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+                prepare(db, self._path, lambda: sealing(self._keys, lambda: None))
+            except sqlite3.OperationalError as error:
+                db.close()
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+            except BaseException:
+                db.close()
+                raise
+            else:
+                return db
 
     @property
     def place(self) -> str:
@@ -336,7 +352,7 @@ def _prepare(path: Path) -> None:
     log that we go on writing to. Hence only a file that nobody has is opened, by one thread at a time.
     """
     if not path.parent.exists():
-        path.parent.mkdir(parents=True, mode=0o700)
+        path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
     with _PREPARING, suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 

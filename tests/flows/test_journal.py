@@ -219,6 +219,23 @@ def test_a_journal_that_cannot_be_opened_says_where_and_why(tmp_path: Path) -> N
         SqliteJournal(Path(os.devnull) / "journal.db")
 
 
+def test_several_processes_may_open_a_new_file_at_the_same_moment(tmp_path: Path) -> None:
+    """Two health checks start two runs, and there was no journal yet."""
+    program = (
+        "import sys, time; from pathlib import Path; from flows.journal_sqlite import SqliteJournal\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for number in range(20): SqliteJournal(Path(sys.argv[1]) / str(number) / 'journal.db').close()\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    children = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], **pipes) for _ in range(3)]  # type: ignore[call-overload]
+    for child in children:
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        child.stdin.write("\n")
+        child.stdin.flush()
+    assert [child.communicate(timeout=60)[0] for child in children] == ["", "", ""]
+
+
 def test_a_second_journal_of_a_process_does_not_cost_the_first_one_what_others_write(tmp_path: Path) -> None:
     """Closing any descriptor of a file drops the process's locks on it; SQLite's lock says that the file is in use."""
     path = tmp_path / "journal.db"
