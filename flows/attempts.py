@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from flows import gates
-from flows.events import Acted, Acting, Marked, Status
+from flows.events import Acted, Acting, Marked, Status, StepWaits
 from flows.fencing import unfenced
 from flows.losses import loss_is_accepted
 from flows.messages import DoAct, DoLook, Failure, Look
@@ -32,6 +32,8 @@ from runbooks.model import Mode
 from runbooks.plan import PREFLIGHT, PlannedStep, change_type, is_change
 from tasks.contract import Seen
 
+DEAF = timedelta(seconds=1)
+"""How old the last reading of the kill switch may be when an act is sent again."""
 SOON = timedelta(milliseconds=20)
 """Shortest pause between two looks at what was acted on."""
 
@@ -123,8 +125,10 @@ def wants_to_act(turn: Turn, step: PlannedStep, look: Look) -> None:
 
 def _wait_at(turn: Turn, step: PlannedStep, look: Look, asking: Mapping[str, str]) -> None:
     """Wait for people. asking: gates with why an approval that was there counts no more, '' for none."""
-    attempt = turn.core.attempts[step.id]
+    attempt, change = turn.core.attempts[step.id], change_type(step)
     turn.change(step.id, phase=Phase.gated, paused=attempt.deadline - turn.now, fresh=False, due=None)
+    if change is not None and change.fences:
+        turn.write(StepWaits(at=turn.now, step=step.id, seen=look.state.model_dump(mode="json")))
     for name, why in asking.items():
         open_gate(turn, turn.rule(name), step, look, why)
 
@@ -193,7 +197,8 @@ def _verify(turn: Turn, step: PlannedStep, look: Look) -> None:
         _consider(turn, step, look)  # found underway, and it is not any more: what is left is ours to do
         return
     due = resend is not None and attempt.last_act is not None and turn.now >= attempt.last_act + resend
-    if due and attempt.acts and not look.underway and turn.may_change():
+    listens = turn.now - turn.heard <= DEAF  # it announces nothing, so nothing else asks the kill switch
+    if due and attempt.acts and not look.underway and listens and turn.may_change():
         _send_act(turn, step, look.state)
     else:
         turn.change(step.id, due=turn.now + _pause(turn, step))
@@ -207,7 +212,9 @@ def _pause(turn: Turn, step: PlannedStep) -> timedelta:
     longest, acted = interval(step), turn.core.attempts[step.id].last_act
     if acted is None:
         return longest
-    return min(longest, max(longest / 5, SOON, (turn.now - acted) / 4))
+    change = change_type(step)
+    soonest = change.soonest if change is not None and change.soonest is not None else max(longest / 5, SOON)
+    return min(longest, max(soonest, (turn.now - acted) / 4))
 
 
 def look_failed(turn: Turn, step: PlannedStep, failure: Failure) -> None:
@@ -234,16 +241,21 @@ def send_look(turn: Turn, step: str, *, fresh: bool = False) -> None:
 def _remembered(turn: Turn, step: str) -> Seen[Any] | None:
     """What was known when this execution acted on the step in a process that died: a resumed attempt goes on from there.
 
-    Of a phased change the last that was announced, which its own end forgets; of any other the first.
+    Of a phased change the last that was announced, which its own end forgets; of any other the first. Must never happen: a
+    fence forgets what the old primary told before it fell silent; so of a fence that never acted what it was last seen as.
     """
     change, record = change_type(turn.plan.by_id[step]), turn.state.step(step)
-    if change is None or not record.acting or record.acted_at is None:
+    if change is None:
         return None
-    known = record.announced if change.phased else record.before
-    if known is None:
+    known, at = record.announced if change.phased else record.before, record.acted_at
+    if (not record.acting or known is None) and change.fences and record.told is not None:
+        known, at = record.told
+    elif not record.acting:
+        return None
+    if known is None or at is None:
         return None
     with suppress(ValidationError):  # written by a version that knew other fields: then it begins anew
-        return Seen(change.state_type().model_validate(known), record.acted_at)
+        return Seen(change.state_type().model_validate(known), at)
     return None
 
 

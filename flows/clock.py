@@ -6,9 +6,9 @@ The RTO clock starts at the impact, not when somebody pressed a button, and stop
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -31,13 +31,20 @@ def uptime() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-@cache
 def boot_id() -> str:
-    """Which start of the machine `uptime` counts from; '' where the system does not tell."""
+    """Which start of the machine this is; '' where the system does not tell."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+def uptime_of() -> str:
+    """Whose seconds `uptime` counts: this boot's, in this time namespace; '' where the system does not tell."""
+    boot, namespace = boot_id(), ""
+    with suppress(OSError):  # a kernel without time namespaces has one clock
+        namespace = str(Path("/proc/self/ns/time").readlink())
+    return f"{boot}/{namespace}" if boot else ""
 
 
 class SystemClock:

@@ -23,7 +23,7 @@ from typing import Any
 from flows.clock import Clock, uptime
 from flows.core import Core, next_due, react
 from flows.events import Acting, Event, HistoryLearned, LeaseTaken, Progress, Undoing
-from flows.journal import Halt, Halted, Holder, Journal, JournalError, Received
+from flows.journal import Halt, Halted, Holder, Journal, Received
 from flows.lease_keeper import LeaseKeeper
 from flows.listener import Ears, Listener
 from flows.messages import (
@@ -61,6 +61,8 @@ from tasks.errors import Revoked
 
 PULSE = timedelta(milliseconds=100)
 """Longest time without a look at what is due."""
+BREATH = 0.001
+"""Seconds between two such looks at least."""
 KILL_SWITCH = "kill switch"
 """Who stopped a run, where it was the switch."""
 PROGRESS = timedelta(milliseconds=200)
@@ -91,7 +93,7 @@ class Engine:
         self._number = opened.number
         self._journal = journal
         self._clock = clock
-        self._mailbox: queue.SimpleQueue[Message | JournalError] = queue.SimpleQueue()
+        self._mailbox: queue.SimpleQueue[Message | BaseException] = queue.SimpleQueue()
         self._observers: list[queue.SimpleQueue[Notice | None]] = []
         self._workers = Workers()
         self._work: dict[tuple[str, int], Work] = {}
@@ -101,8 +103,9 @@ class Engine:
         self._halted: str | None = None
         self._leases = LeaseKeeper(journal, clock, opened.holder, opened.held, opened.leased)
         self._listener = Listener(
-            journal, self.execution, lambda: self._leases.tokens, Ears(self._hear, self._obey, self._mailbox.put)
+            journal, self.execution, lambda: self._leases.tokens, clock, Ears(self._hear, self._obey, self._mailbox.put)
         )
+        self._deaf = False
         self._preparer = Preparer(
             self.execution, opened.core.plan, self._secrets, environ, self._leases.guard, self._permit
         )
@@ -120,9 +123,9 @@ class Engine:
         return self._core.plan
 
     @property
-    def leases(self) -> tuple[Holder, Mapping[str, int], timedelta]:
-        """Who holds which leases, by token, and how long they last; safe to read from any thread."""
-        return self._leases.holder, self._leases.tokens, self._leases.left
+    def leases(self) -> tuple[Holder, Mapping[str, int], float]:
+        """Who holds which leases, by token, and the uptime at which they end; safe to read from any thread."""
+        return self._leases.holder, self._leases.tokens, self._leases.ends
 
     def subscribe(self) -> queue.SimpleQueue[Notice | None]:
         """A queue of everything that happens from now on, ended by None. Slow readers delay nobody."""
@@ -144,7 +147,7 @@ class Engine:
         Raises JournalError when the journal could not be written: then nothing more was done, and it can be resumed.
         """
         self._leases.keep(lambda why: self._mailbox.put(Stop(self._clock.now(), "engine", why)))
-        self._listener.start(self._core.state.adopted)
+        self._core = replace(self._core, heard=self._listener.start(self._core.state.adopted))
         try:
             self._react(Tick(self._clock.now()))
             while not self._core.ended:
@@ -163,17 +166,18 @@ class Engine:
     # -- the loop
 
     def _next(self) -> Message:
-        now = self._clock.now()
+        now, heard = self._clock.now(), self._listener.heard
         due = next_due(self._core)
         until = min(due, now + PULSE) if due is not None else now + PULSE
-        try:
-            message = self._mailbox.get(timeout=max(0.0, (until - now).total_seconds()))
-        except queue.Empty:
-            return Tick(self._clock.now())
-        if isinstance(message, JournalError):
+        message: Message | BaseException = Tick(now)
+        with suppress(queue.Empty):
+            message = self._mailbox.get(timeout=max(BREATH, (until - now).total_seconds()))
+        if isinstance(message, BaseException):
             raise message
-        if isinstance(message, Letter) and message.received.number <= self._core.state.adopted:
-            return Tick(now)
+        if self._deaf:
+            return Tick(now) if isinstance(message, Letter) else message
+        if self._mailbox.empty():  # every letter that was read by `heard` is taken, or is this one
+            self._core = replace(self._core, heard=heard)
         return message
 
     def _react(self, message: Message) -> None:
@@ -190,7 +194,7 @@ class Engine:
                 if state.step(name).status is None
             }
             self._core = replace(before, state=state, attempts=attempts)
-            self._listener.again(state.adopted)
+            self._deaf = True  # a letter was not adopted after all, and none may be adopted past it: they wait for a resume
             self._decide(Stop(self._clock.now(), KILL_SWITCH, str(error)))
 
     def _decide(self, message: Message) -> None:

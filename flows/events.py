@@ -160,6 +160,14 @@ class GateOpened(Happened):
     """Why the approval that was there does not count any more: 'kim approved at 03:04:05 UTC, 2h05m ago, …'."""
 
 
+class StepWaits(Happened):
+    """A fence waits for people; what it was seen as, for whoever takes the run over: the node may never tell it again."""
+
+    kind: Literal["step-waits"] = "step-waits"
+    step: str
+    seen: dict[str, Any]
+
+
 class ApprovalGiven(Happened):
     """One person's answer, adopted from the inbox; it may come before the gate opens."""
 
@@ -404,7 +412,7 @@ class ExecutionFinished(Happened):
 
 Event = (
     ExecutionStarted | Resumed | Override | LeaseTaken | StepStarted | GateOpened | ApprovalGiven | GateClosed | Acting | Acted
-    | StepFinished | StepAgain | DecisionOpened | DecisionClosed | OverrideGiven | FenceOverridden | Marked | Forecasted
+    | StepWaits | StepFinished | StepAgain | DecisionOpened | DecisionClosed | OverrideGiven | FenceOverridden | Marked | Forecasted
     | StopAsked | RollbackStarted | Undoing | Noted | Preflighted | HistoryLearned | Interrupted | ExecutionFinished
 )  # fmt: skip
 ANY_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])

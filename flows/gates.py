@@ -181,13 +181,16 @@ def oldest_word(answers: Sequence[ApprovalGiven], by: Sequence[str], closed: dat
 
 
 def judge(
-    rule: Approval, answers: Sequence[ApprovalGiven], asked: Asked, now: datetime
+    rule: Approval, answers: Sequence[ApprovalGiven], asked: Asked, now: datetime, heard: datetime | None = None
 ) -> Waiting | Approved | Refused:
     """Decide a gate. One counted deny refuses; `quorum` different people must approve; silence is `on_timeout`.
 
     An answer that came before the gate opened counts; of several by one person the last one counts; an approval older
     than `valid_for` counts for nothing, a deny does not age. Over a loss above the RPO an approval counts only if it
     accepts as much as may be lost now. What a drill loses is drill data.
+
+    heard: until when all answers are known, `now` unless given. Must never happen: an answer that was given in time is
+    taken for silence because it was read late.
     """
     if asked.mode in rule.preapprove:
         return Approved((), f"preapproved in mode {asked.mode.value}", UNKNOWN)
@@ -205,7 +208,7 @@ def judge(
     if len(approved) >= rule.quorum:
         reason = "; ".join(answer.reason for answer in counted if answer.reason)
         return Approved(approved, reason, _least(answer.accepts_loss for answer in counted))
-    if now < asked.deadline:
+    if (heard or now) < asked.deadline:
         return Waiting(rule.quorum - len(approved), asked.deadline)
     if rule.on_timeout == "proceed" and (asked.stake is None or not asked.stake.over(now)):
         return Approved(approved, "nobody answered in time and the runbook lets it proceed")

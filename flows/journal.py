@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from flows.events import ANY_EVENT, Answer, Choice, Event, ExecutionFinished, ExecutionStarted, Verdict
 from flows.journal_chain import Key, Row, Vouch
@@ -27,6 +27,10 @@ from tasks.contract import Duration
 
 class JournalError(Exception):
     """The journal cannot be read or written; says where and why."""
+
+
+class InDoubt(JournalError):
+    """No answer came to a commit: what was to be written may be there."""
 
 
 class Conflict(JournalError):
@@ -92,6 +96,14 @@ class SaidNote(Said):
 
 InboxEntry = SaidAboutGate | SaidAboutFailure | SaidOverride | SaidStop | SaidNote
 ANY_ENTRY: TypeAdapter[InboxEntry] = TypeAdapter(Annotated[InboxEntry, Field(discriminator="kind")])
+
+
+def read_entry(body: str) -> InboxEntry:
+    """An entry of the inbox; what a newer version put there is a note that says so, lest nobody ever gets past it."""
+    try:
+        return ANY_ENTRY.validate_json(body)
+    except ValidationError:
+        return SaidNote(by="unknown", reason=f"this version cannot read what was said: {body[:200]}")
 
 
 @dataclass(frozen=True)

@@ -129,9 +129,9 @@ class LocalCopy:
         self.anchor = str(anchor_of(self._last))
 
     def _held(self) -> list[Taken]:
-        holder, tokens, left = self._engine.leases
+        holder, tokens, ends = self._engine.leases
         since = self._now()
-        return [Taken(target, token, holder, since, left) for target, token in tokens.items()]
+        return [Taken(target, token, holder, since, ends) for target, token in tokens.items()]
 
     @staticmethod
     def _now() -> datetime:

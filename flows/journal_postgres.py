@@ -17,7 +17,6 @@ from uuid import uuid4
 
 from flows.events import ANY_EVENT, Event
 from flows.journal import (
-    ANY_ENTRY,
     Busy,
     Conflict,
     Halt,
@@ -30,6 +29,7 @@ from flows.journal import (
     Summary,
     demand_lease,
     demand_no_halt,
+    read_entry,
     sealing,
     summary,
 )
@@ -209,7 +209,7 @@ class PostgresJournal:
     def inbox(self, execution: str, after: int = 0) -> list[Received]:
         """See Journal.inbox."""
         query = "SELECT number, at, body FROM failover.inbox WHERE execution = %s AND number > %s ORDER BY number"
-        return [Received(number, at, ANY_ENTRY.validate_json(body)) for number, at, body in self._rows(query, execution, after)]
+        return [Received(number, at, read_entry(body)) for number, at, body in self._rows(query, execution, after)]
 
     def acquire(self, targets: Iterable[str], holder: Holder, ttl: timedelta, now: datetime) -> Held | Busy:
         """See Journal.acquire."""

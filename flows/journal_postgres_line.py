@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from flows.journal import JournalError
+from flows.journal import InDoubt, JournalError
 from tasks.postgres_session import NotResolved, Session, Unanswered
 
 Result = TypeVar("Result")
@@ -190,7 +190,7 @@ class Line:
         if password:
             why = why.replace(str(password), "***")
         doubt = "; whether the last thing was written is not known: no answer came to its commit" if in_doubt else ""
-        return JournalError(f"journal {self.place}: {trouble} ({why}){doubt}")
+        return (InDoubt if in_doubt else JournalError)(f"journal {self.place}: {trouble} ({why}){doubt}")
 
 
 def _whole(turn: Turn, work: Callable[[Turn], Result]) -> Result:

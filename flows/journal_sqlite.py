@@ -21,7 +21,6 @@ from typing import Any
 from flows.clock import uptime as seconds_up
 from flows.events import ANY_EVENT, Event
 from flows.journal import (
-    ANY_ENTRY,
     Busy,
     Conflict,
     Halt,
@@ -34,6 +33,7 @@ from flows.journal import (
     Received,
     Summary,
     demand_no_halt,
+    read_entry,
     sealing,
     summary,
 )
@@ -228,7 +228,7 @@ class SqliteJournal:
         rows = self._rows(
             "SELECT number, at, body FROM inbox WHERE execution = ? AND number > ? ORDER BY number", execution, after
         )
-        return [Received(number, datetime.fromisoformat(at), ANY_ENTRY.validate_json(body)) for number, at, body in rows]
+        return [Received(number, datetime.fromisoformat(at), read_entry(body)) for number, at, body in rows]
 
     def acquire(self, targets: Iterable[str], holder: Holder, ttl: timedelta, now: datetime) -> Held | Busy:
         """See Journal.acquire."""

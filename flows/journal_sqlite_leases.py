@@ -3,7 +3,7 @@
 They go by the machine's uptime, read within the transaction. What must never happen: a lease that lives looks over to
 somebody, so that two hold one target. Nobody can set that clock, and a caller that was stopped on its way into the
 journal is not asked what time it believes it is. Only where a lease was taken under another boot (the machine was started
-anew, or two kernels share the file) is there nothing to go by but the clock on the wall.
+anew, went back to a snapshot, or two kernels or time namespaces share the file) is there nothing to go by but the clock on the wall.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from flows.clock import boot_id
+from flows.clock import uptime_of
 from flows.journal import Busy, Held, Holder, demand_lease
 
 _COLUMNS = "target, token, execution, holder, host, pid, boot, since, until, boot_id, uptime"
 _PUT = f"INSERT OR REPLACE INTO leases ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+MOST = timedelta(minutes=1)
+"""No lease lasts longer without renewal."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ class _Row:
 
 @dataclass(frozen=True)
 class Taken:
-    """A lease to put down: since when it is held, and how long it lasts from now."""
+    """A lease to put down: since when it is held, and the uptime at which it ends."""
 
     target: str
     token: int
     holder: Holder
     since: datetime
-    left: timedelta
+    ends: float
 
 
 class Leases:
@@ -56,7 +58,7 @@ class Leases:
     def __init__(self, uptime: Callable[[], float] | None) -> None:
         """uptime: seconds since the machine started; None: leases go by the caller's times (tests say what time it is)."""
         self._uptime = uptime
-        self._boot = boot_id() if uptime is not None else ""
+        self._boot = uptime_of() if uptime is not None else ""
 
     def acquire(self, db: sqlite3.Connection, targets: Iterable[str], holder: Holder, ttl: timedelta, now: datetime) -> Held | Busy:
         """See Journal.acquire."""
@@ -75,16 +77,19 @@ class Leases:
             if row and row.name != holder.name:  # must never happen: who lost one lease acts on another that, by an old
                 # reading of the clock, still looks like its own; so it loses all of them
                 db.execute("UPDATE leases SET holder = '', until = since, uptime = 0 WHERE holder = ?", (row.name,))
-            self.put(db, Taken(target, tokens[target], holder, since, ttl), now)
+            self._put(db, Taken(target, tokens[target], holder, since, self._at() + ttl.total_seconds()), now + ttl)
         return Held(tokens, now + ttl)
 
     def put(self, db: sqlite3.Connection, taken: Taken, now: datetime) -> None:
-        """Put a lease down, whoever held it."""
+        """Put a lease down, whoever held it; it ends when it ends, however long this waits for the file."""
+        self._put(db, taken, now + timedelta(seconds=taken.ends - self._at()))
+
+    def _put(self, db: sqlite3.Connection, taken: Taken, until: datetime) -> None:
         who = taken.holder
         db.execute(
             _PUT,
             (taken.target, taken.token, who.execution, who.name, who.host, who.pid, who.boot, taken.since.isoformat(),
-             *self._end(now, taken.left)),
+             until.isoformat(), self._boot, taken.ends),
         )  # fmt: skip
 
     def held(self, db: sqlite3.Connection, holder: Holder, now: datetime) -> list[str]:
@@ -110,11 +115,11 @@ class Leases:
         return found
 
     def _end_at(self, db: sqlite3.Connection, holder: Holder, now: datetime, left: timedelta) -> None:
-        db.execute("UPDATE leases SET until = ?, boot_id = ?, uptime = ? WHERE holder = ?", (*self._end(now, left), holder.name))
+        ends = ((now + left).isoformat(), self._boot, self._at() + left.total_seconds())
+        db.execute("UPDATE leases SET until = ?, boot_id = ?, uptime = ? WHERE holder = ?", (*ends, holder.name))
 
-    def _end(self, now: datetime, left: timedelta) -> tuple[str, str, float]:
-        at = self._uptime() if self._uptime is not None else 0.0
-        return (now + left).isoformat(), self._boot, at + left.total_seconds()
+    def _at(self) -> float:
+        return self._uptime() if self._uptime is not None else 0.0
 
     def _left(self, row: _Row, now: datetime) -> timedelta:
         """How much longer it lasts unless it is renewed."""
@@ -123,7 +128,10 @@ class Leases:
         return datetime.fromisoformat(row.until) - now
 
     def _tells(self, row: _Row) -> bool:
-        return self._uptime is None or (row.boot_id != "" and row.boot_id == self._boot)
+        """Whether the row's uptime is one of ours. One that lasts longer than any lease is not: the clock went back."""
+        if self._uptime is None:
+            return True
+        return row.boot_id != "" and row.boot_id == self._boot and row.uptime - self._uptime() <= MOST.total_seconds()
 
     @staticmethod
     def _rows(db: sqlite3.Connection, holder: Holder | None = None) -> list[_Row]:

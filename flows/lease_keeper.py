@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 
 from flows.clock import Clock, uptime
-from flows.journal import Busy, Holder, Journal, JournalError, LeaseLost
+from flows.journal import Busy, Holder, InDoubt, Journal, JournalError, LeaseLost
 from tasks.errors import ActionFailed, Revoked
 
 LEASE = timedelta(seconds=15)
@@ -39,9 +38,9 @@ class LeaseKeeper:
         return self._tokens
 
     @property
-    def left(self) -> timedelta:
-        """How much longer they last unless they are renewed."""
-        return timedelta(seconds=max(0.0, (self._until or 0.0) - uptime()))
+    def ends(self) -> float:
+        """The uptime at which they end unless they are renewed; 0 when nothing is held, or it was given back."""
+        return self._until or 0.0
 
     def guard(self) -> None:
         """Right before every call: raise Revoked when less of the lease is left than the longest call may take, or all is over."""
@@ -84,7 +83,17 @@ class LeaseKeeper:
         self._over.set()
 
     def give_back(self) -> None:
-        """Release everything; what cannot be released expires by itself."""
-        if self._tokens:
-            with suppress(JournalError):
-                self._journal.release(self.holder, self._clock.now())
+        """Release everything; what cannot be released expires by itself.
+
+        Must never happen: the copy of the journal says that a lease lasts which another may have taken meanwhile. So it is
+        over as soon as its release may have been written, and lasts only when it was not for certain.
+        """
+        if not self._tokens:
+            return
+        until, self._until = self._until, 0.0
+        try:
+            self._journal.release(self.holder, self._clock.now())
+        except InDoubt:
+            pass
+        except JournalError:
+            self._until = until

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from flows.clock import uptime
+from flows.clock import Clock, uptime
 from flows.journal import EVERYTHING, Halt, Journal, JournalError, Received
 
 POLL = timedelta(milliseconds=100)
@@ -27,29 +27,31 @@ class Ears:
 
     letter: Callable[[Received], None]
     halt: Callable[[Halt], None]
-    trouble: Callable[[JournalError], None]
-    """The journal cannot be read; nothing is heard any more."""
+    trouble: Callable[[BaseException], None]
+    """The journal cannot be read, or we have a defect; nothing is heard any more."""
 
 
 class Listener:
     """Of one engine. targets: what it holds, and so what the switch must not be on for."""
 
-    def __init__(self, journal: Journal, execution: str, targets: Callable[[], Collection[str]], ears: Ears) -> None:
+    def __init__(
+        self, journal: Journal, execution: str, targets: Callable[[], Collection[str]], clock: Clock, ears: Ears
+    ) -> None:
         self._journal = journal
         self._execution = execution
         self._targets = targets
+        self._clock = clock
         self._ears = ears
+        self.heard = clock.now()
+        """All that was said until then was handed on, and the switch was off; safe to read from any thread."""
         self._last = 0
         self._over = threading.Event()
 
-    def start(self, adopted: int) -> None:
-        """Begin to listen. adopted: the number of the last letter that is known."""
-        self._last = adopted
+    def start(self, adopted: int) -> datetime:
+        """Begin to listen; give the time. adopted: the number of the last letter that is known."""
+        self._last, self.heard = adopted, self._clock.now()
         threading.Thread(target=self._listen, name="listener", daemon=True).start()
-
-    def again(self, adopted: int) -> None:
-        """Letters behind this one were not adopted after all: give them once more."""
-        self._last = adopted
+        return self.heard
 
     def end(self) -> None:
         """Listen no more."""
@@ -62,7 +64,7 @@ class Listener:
                 while not self._over.is_set():
                     self.look(journal)
                     self._over.wait(POLL.total_seconds())
-        except JournalError as error:
+        except BaseException as error:  # noqa: BLE001 - carried to the scheduler: it must not go on deaf
             self._ears.trouble(error)
 
     def _open(self, stack: ExitStack) -> Journal:
@@ -77,7 +79,7 @@ class Listener:
 
     def look(self, journal: Journal) -> None:
         """Read both once. The switch first: an approval read with it must not be obeyed before it."""
-        targets = self._targets()
+        targets, began = self._targets(), self._clock.now()
         if targets:
             on = next((halt for halt in journal.halts() if halt.target in {EVERYTHING, *targets}), None)
             if on is not None:
@@ -85,3 +87,4 @@ class Listener:
         for received in journal.inbox(self._execution, self._last):
             self._last = received.number
             self._ears.letter(received)
+        self.heard = began

@@ -70,7 +70,7 @@ def judge_gates(turn: Turn) -> None:
         if not record.waiting or record.opened is None or turn.state.started is None:
             continue
         asked = gates.asked_of(record.opened, turn.state.started)
-        said = gates.judge(turn.rule(name).rule, record.answers, asked, turn.now)
+        said = gates.judge(turn.rule(name).rule, record.answers, asked, turn.now, turn.heard)
         if not isinstance(said, gates.Waiting):
             approved = isinstance(said, gates.Approved)
             accepts = said.accepts_loss if isinstance(said, gates.Approved) else None
@@ -133,7 +133,7 @@ def expire(turn: Turn) -> None:
             step = turn.plan.by_id[name]
             failed(turn, step, Status.timed_out, last_words(step, attempt))
     for name, record in list(turn.state.decisions.items()):
-        if record.closed is None and record.opened.deadline <= turn.now:
+        if record.closed is None and record.opened.deadline <= turn.heard:
             turn.write(
                 DecisionClosed(at=turn.now, step=name, choice=record.opened.default, by="nobody",
                                reason="nobody answered in time")

@@ -267,9 +267,9 @@ def lives_here(holder: Holder) -> bool:
 
 def _me(execution: str) -> Holder:
     pid = os.getpid()
-    boot = ""
-    with suppress(OSError):  # Linux only; elsewhere a takeover waits for the lease
-        boot = f"{_installation()}/{Path('/proc/self/ns/pid').readlink()}/{boot_id()}/{_born(pid)}"
+    boot, started = "", boot_id()
+    with suppress(OSError):  # Linux only; elsewhere, and where any of it is hidden, a takeover waits for the lease
+        boot = f"{_installation()}/{Path('/proc/self/ns/pid').readlink()}/{started}/{_born(pid)}" if started else ""
     return Holder(execution, f"{execution}/{secrets.token_hex(8)}", platform.node(), pid, boot)
 
 

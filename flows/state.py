@@ -31,6 +31,7 @@ from flows.events import (
     StepAgain,
     StepFinished,
     StepStarted,
+    StepWaits,
     StopAsked,
     Undoing,
     Verdict,
@@ -66,6 +67,8 @@ class StepRecord:
     """The first one announced: undo goes back to it."""
     announced: Mapping[str, Any] | None = None
     """The last one announced: what a phased change goes on from after a crash. None when it has ended."""
+    told: tuple[Mapping[str, Any], datetime] | None = None
+    """Of a fence: what it was last seen as before it waited for people, or failed, and when."""
     describe: str = ""
     undoing: bool = False
     failed_first: datetime | None = None
@@ -179,7 +182,7 @@ def apply(state: ExecutionState, event: Event) -> ExecutionState:
     match event:
         case ExecutionStarted():
             return replace(state, started=event)
-        case StepStarted() | Acting() | Acted() | StepFinished() | StepAgain() | Undoing() | FenceOverridden():
+        case StepStarted() | StepWaits() | Acting() | Acted() | StepFinished() | StepAgain() | Undoing() | FenceOverridden():
             return replace(state, steps=_with(state.steps, event.step, _step(state.step(event.step), event)))
         case GateOpened() | ApprovalGiven() | GateClosed():
             gates = _with(state.gates, event.gate, _gate(state.gate(event.gate), event))
@@ -214,7 +217,8 @@ def apply(state: ExecutionState, event: Event) -> ExecutionState:
 
 
 def _step(
-    record: StepRecord, event: StepStarted | Acting | Acted | StepFinished | StepAgain | Undoing | FenceOverridden
+    record: StepRecord,
+    event: StepStarted | StepWaits | Acting | Acted | StepFinished | StepAgain | Undoing | FenceOverridden,
 ) -> StepRecord:
     match event:
         case StepStarted():
@@ -228,6 +232,8 @@ def _step(
             )  # fmt: skip
         case Acted():
             return record
+        case StepWaits():
+            return replace(record, told=(event.seen, event.at))
         case StepFinished():
             output = event.output if event.output is not None else record.output
             bad = not event.status.lets_go_on
@@ -236,6 +242,7 @@ def _step(
                 accepted=event.accepted, ends=event.ends, finished=event.at, loss=event.loss or record.loss, undoing=False,
                 announced=None, undone=record.undone or record.undoing,
                 failed_first=record.failed_first or (event.at if bad else None),
+                told=(event.output, event.at) if event.output is not None else record.told,
             )  # fmt: skip
         case StepAgain():
             return replace(record, status=None, finished=None, accepted=False)

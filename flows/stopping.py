@@ -38,17 +38,19 @@ def heard(say: Callable[[signal.Signals], None], numbers: tuple[signal.Signals, 
 
     listener = threading.Thread(target=listen, name="signals", daemon=True)
     listener.start()
-    fd = signal.set_wakeup_fd(interpreter.fileno(), warn_on_full_buffer=False)
     earlier = {number: signal.signal(number, _nothing) for number in numbers}
+    fd = signal.set_wakeup_fd(interpreter.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(fd)
+        signal.set_wakeup_fd(fd)  # before the handlers: one of theirs may raise, and nothing may write to a closed end
         interpreter.close()
-        listener.join()
-        ours.close()
+        try:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+        finally:
+            listener.join()
+            ours.close()
 
 
 def _nothing(_number: int, _frame: object) -> None:

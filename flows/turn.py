@@ -72,6 +72,8 @@ class Core:
     """The preflight was asked for in this process."""
     ended: bool = False
     """Nothing more will happen in this process."""
+    heard: datetime | None = None
+    """What people said until then is known, and that the kill switch was off; None: all until now."""
 
 
 class Turn:
@@ -111,6 +113,11 @@ class Turn:
     def rule(self, gate: str) -> GateRule:
         """A gate of the plan, the preflight's, or the question of a manual step."""
         return gate_rule(self.plan, gate)
+
+    @property
+    def heard(self) -> datetime:
+        """Silence counts until then: what was said in time may be read later."""
+        return self.now if self.core.heard is None else min(self.now, self.core.heard)
 
     @property
     def stopping(self) -> bool:

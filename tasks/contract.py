@@ -223,6 +223,8 @@ class Change(Action[StateT]):
     plan demands no other fence. Its `done` must say that the old primary takes no writes."""
     resend: ClassVar[timedelta | None] = None
     """Repeat `act` this often while it is neither done nor underway; None: act once an attempt."""
+    soonest: ClassVar[timedelta | None] = None
+    """Shortest pause between two looks after an act; None: a fifth of `interval`. For calls that their provider counts."""
     phased: ClassVar[bool] = False
     """It takes several acts: while it is neither done nor underway after one, the next follows, announced like the first.
 

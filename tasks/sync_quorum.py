@@ -3,7 +3,7 @@
 The argument. Enough of the standbys that its synchronous_standby_names demands are told, in their own
 postgresql.auto.conf, to follow nobody, and their receivers have ended: so its quorum cannot be met (sync_rule), and no
 commit that waits for the quorum is acknowledged, not after a restart of anybody either. What it may still acknowledge is
-what such a standby had confirmed before, and that standby has it.
+every member had confirmed before, and so whichever is promoted has it (other rules are refused: `_names_members`).
 
 The weakest option, because it leans on the old node's own clients. Any session may SET synchronous_commit to local or
 off and is acknowledged at once; a commit that waits and is cancelled (a driver's query timeout does) is acknowledged
@@ -44,7 +44,7 @@ class SyncQuorum(Frozen):
     rule: str = Field(
         description="synchronous_standby_names of the old primary, as it stands there. Where the old primary itself told "
         "another one in this run, the fence does not hold.",
-        examples=["ANY 1 (west, north)"],
+        examples=["ANY 2 (west, north)"],
     )
     standbys: dict[str, Server] = Field(
         min_length=1,
@@ -54,7 +54,8 @@ class SyncQuorum(Frozen):
     )
     sessions: Literal["every-commit-waits"] = Field(
         description="What the old primary's clients do: none sets synchronous_commit to local or off, none cancels a "
-        "commit that waits (query timeouts of drivers do), and nobody there clears synchronous_standby_names. "
+        "commit that waits (query timeouts of drivers do), nobody there clears synchronous_standby_names, and its release "
+        "is 13.21, 14.18, 15.13, 16.9, 17.5 or newer (before, the first commits after a start may not wait). "
         "PostgreSQL cannot forbid any of it. Only `every-commit-waits` counts; where it is not so, this proves nothing."
     )
 
@@ -66,6 +67,11 @@ class SyncQuorum(Frozen):
             raise ValueError(f"'{value}' does not name who must confirm; write it as FIRST 1 (a, b), ANY 2 (a, b, c) or a, b")
         if rule.count > len(rule.members):
             raise ValueError(f"'{value}' waits for {rule.count} of {len(rule.members)} standbys, which never happens")
+        if rule.count < len(rule.members):  # frozen, it may still hold the confirmation of one, and answer when it thaws
+            raise ValueError(
+                f"'{value}' is met by {rule.count} of {len(rule.members)} standbys, so whoever is promoted may lack what another "
+                "one confirmed; only a rule that waits for every member can be lost safely"
+            )
         return value
 
     @model_validator(mode="after")

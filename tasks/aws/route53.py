@@ -57,6 +57,7 @@ class PointDns(RecordChange[Record]):
     name: ClassVar[str] = "aws.route53.point"
     budget: ClassVar[timedelta] = timedelta(minutes=2)
     interval: ClassVar[timedelta] = timedelta(milliseconds=250)
+    soonest: ClassVar[timedelta | None] = interval  # Route 53 allows an account five calls a second
     libraries: ClassVar[tuple[str, ...]] = ("boto3", "dns.query")
     reversible: ClassVar[bool] = True
     repoints: ClassVar[bool] = True

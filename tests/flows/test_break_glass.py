@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flows import runs
 from flows.break_glass import Fork, Named, Patience, Relation, bring_back, compare, go_on, wait_out
-from flows.clock import SystemClock
+from flows.clock import SystemClock, uptime
 from flows.engine import Engine
 from flows.events import Acting, Override, Status, Verdict
 from flows.journal import Holder, Journal, JournalError
@@ -79,7 +79,7 @@ def copied(path: Path, rows: Sequence[Row], *leases: tuple[Holder, timedelta], p
     """A copy that knows these rows, and leases that last so long from now."""
     file = CopyFile(path)
     file.begin(place, None)
-    file.mirror(rows, [Taken(f"t{at}", 1, holder, NOW, left) for at, (holder, left) in enumerate(leases)], NOW)
+    file.mirror(rows, [Taken(f"t{at}", 1, holder, NOW, uptime() + left.total_seconds()) for at, (holder, left) in enumerate(leases)], NOW)
     return file
 
 

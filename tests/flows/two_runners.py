@@ -444,6 +444,9 @@ class Mailbox:
     def put(self, item: Any) -> None:
         self._items.append(item)
 
+    def empty(self) -> bool:
+        return not self._items
+
     def get(self, timeout: float) -> Any:
         if not self._items:
             machine().wait("mailbox", machine().now + timeout, lambda: bool(self._items))
