@@ -9,10 +9,12 @@ HERE = $(RUN) PYTHONPATH=$(CURDIR) $(BIN)/python -m
 
 install: .venv/installed
 
+# As constraints too: else pip takes what is asked for with extras, such as a[b]>=1, from the newest release first, which
+# has no hash here.
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("failover needs Python 3.11 or newer; this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(RUN) $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(RUN) $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock -c requirements.lock
 	$(RUN) $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	$(RUN) $(BIN)/python -m compileall -q -j 0 tasks runbooks flows deployments .venv/lib >/dev/null || true
 	touch $@
