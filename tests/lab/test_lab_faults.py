@@ -203,7 +203,7 @@ def test_a_failover_is_measured_from_outside(fresh: Lab) -> None:
     eventually(lambda: fresh.status().traffic_records > 10)
     fault = fresh.break_node("primary", "kill")
     fresh.stop_node("east")
-    eventually(lambda: fresh.traffic_report(fault).first_failure is not None)
+    eventually(lambda: fresh.traffic_report(fault, "west").first_failure is not None)
     promote(fresh, "west")
     point_dns(fresh, "west")
     eventually(lambda: fresh.traffic_report(fault).new_primary == "west")
