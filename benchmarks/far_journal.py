@@ -50,7 +50,8 @@ class Proxy:
 
     async def _serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         server, there = await asyncio.open_connection(*self._to)
-        await asyncio.gather(self._carry(client, there), self._carry(server, back))
+        with suppress(asyncio.CancelledError):  # its end
+            await asyncio.gather(self._carry(client, there), self._carry(server, back))
 
     async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with suppress(OSError):
