@@ -13,7 +13,7 @@ from deployments.exits import Exit
 from tests.deployments.machines import Machine
 from tests.deployments.test_command import execution_in, wait_for
 from tests.flows.journals import PostgresPlace
-from tests.tasks.parties import closed_port, web
+from tests.tasks.parties import Answer, Call, closed_port, web
 from tests.tasks.postgres_nodes import Installation, Node, caught_up, streaming, until
 
 BY_ENV, BY_FILE, BROKEN, PASSWORD, JOURNAL, KEY = (
@@ -21,22 +21,7 @@ BY_ENV, BY_FILE, BROKEN, PASSWORD, JOURNAL, KEY = (
 )
 CANARIES = (BY_ENV, BY_FILE, BROKEN, PASSWORD, JOURNAL, KEY)
 
-RUNBOOK = """schema: failover/v1
-name: leaky
-title: Say everything
-service: shop
-owner: me
-objectives: {rto: 30m}
-recovered_when: move
-targets:
-  live:
-    standby: {host: HOST, port: PORT, database: postgres, user: failover, password: "${env.CANARY_PASSWORD}"}
-    nobody: {host: 127.0.0.1, port: CLOSED, database: postgres, user: failover, password: "${env.CANARY_PASSWORD}"}
-steps:
-  - id: replication
-    uses: postgres.replication
-    with: {standby: "${target.standby}"}
-    budget: 5s
+LEAKING = """\
   - id: refused
     uses: postgres.replication
     with: {standby: "${target.nobody}"}
@@ -62,8 +47,26 @@ steps:
       requests: [{name: health, url: /health, headers: {X-Token: "${file.BROKEN}"}}]
     budget: 1s
     on_failure: continue
-  - {id: move, manual: Move the cables, after: [replication, refused, echoed, illegal], budget: 5m, on_failure: halt}
 """
+"""Steps that use secrets, fail with them in their errors, and get them back in answers."""
+RUNBOOK = """schema: failover/v1
+name: leaky
+title: Say everything
+service: shop
+owner: me
+objectives: {rto: 30m}
+recovered_when: move
+targets:
+  live:
+    standby: {host: HOST, port: PORT, database: postgres, user: failover, password: "${env.CANARY_PASSWORD}"}
+    nobody: {host: 127.0.0.1, port: CLOSED, database: postgres, user: failover, password: "${env.CANARY_PASSWORD}"}
+steps:
+  - id: replication
+    uses: postgres.replication
+    with: {standby: "${target.standby}"}
+    budget: 5s
+LEAKING  - {id: move, manual: Move the cables, after: [replication, refused, echoed, illegal], budget: 5m, on_failure: halt}
+""".replace("LEAKING", LEAKING)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,36 @@ def nodes(installation: Installation) -> Iterator[tuple[Node, Node, Node]]:
     yield primary, standby, journal
     for node in (primary, standby, journal):
         node.discard()
+
+
+def make_vault(folder: Path) -> Path:
+    """Files with secrets: one to send, one that no header may hold, and the journal's key."""
+    folder.mkdir()
+    (folder / "token").write_text(BY_FILE)
+    (folder / "broken").write_text(f"{BROKEN}\ntwo lines, which no header may have; libraries show them in their errors")
+    (folder / "journal.key").write_text(KEY)
+    return folder
+
+
+def vault_environ(vault: Path) -> dict[str, str]:
+    return {"CANARY_ENV": BY_ENV, "CANARY_PASSWORD": PASSWORD, "FAILOVER_JOURNAL_KEY_FILE": str(vault / "journal.key")}
+
+
+def filled_in(text: str, url: str, vault: Path) -> str:
+    """The runbook with whom it asks and where its secrets lie."""
+    for name, value in (("CLOSED", str(closed_port())), ("WEB", url), ("FILE", str(vault / "token")), ("BROKEN", str(vault / "broken"))):
+        text = text.replace(name, value)
+    return text
+
+
+def echo_into(heard: list[str]) -> Answer:
+    """A web server's answer that says back what it was sent."""
+
+    def echo(call: Call) -> tuple[int, object]:
+        heard.append(str(call.headers))
+        return 200, {"status": f"you said {call.headers['Authorization']} and {call.headers['X-Token']}"}
+
+    return echo
 
 
 @contextmanager
@@ -127,21 +160,11 @@ def test_no_secret_reaches_anything_that_is_written_or_shown(nodes: tuple[Node, 
     _, standby, server = nodes
     place = PostgresPlace(server)
     machine = Machine(tmp_path / "east", place.address_as("failover", JOURNAL) if where == "database" else str(tmp_path / "journal" / "j.db"), "")
-    vault = tmp_path / "vault"
-    vault.mkdir()
-    (vault / "token").write_text(BY_FILE)
-    (vault / "broken").write_text(f"{BROKEN}\ntwo lines, which no header may have; libraries show them in their errors")
-    (vault / "journal.key").write_text(KEY)
-    machine.environ |= {"CANARY_ENV": BY_ENV, "CANARY_PASSWORD": PASSWORD, "FAILOVER_JOURNAL_KEY_FILE": str(vault / "journal.key")}
-    heard: list[str] = []
-
-    def echo(call: object) -> tuple[int, object]:
-        heard.append(str(call.headers))
-        return 200, {"status": f"you said {call.headers['Authorization']} and {call.headers['X-Token']}"}
-
-    with web(echo) as party, process_list() as seen:
-        text = RUNBOOK.replace("HOST", standby.host).replace("PORT", str(standby.port)).replace("CLOSED", str(closed_port()))
-        (machine.folder / "leaky.yaml").write_text(text.replace("WEB", party.url).replace("FILE", str(vault / "token")).replace("BROKEN", str(vault / "broken")))
+    vault, heard = make_vault(tmp_path / "vault"), list[str]()
+    machine.environ |= vault_environ(vault)
+    with web(echo_into(heard)) as party, process_list() as seen:
+        text = RUNBOOK.replace("HOST", standby.host).replace("PORT", str(standby.port))
+        (machine.folder / "leaky.yaml").write_text(filled_in(text, party.url, vault))
         execution, said = carried_out(machine)
     assert BY_ENV in heard[0]
     assert BY_FILE in heard[0]  # they were used, and came back in answers

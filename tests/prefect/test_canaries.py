@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 
 from flows.journal_sqlite import SqliteJournal
-from tests.deployments.test_canaries import BROKEN, BY_ENV, BY_FILE, KEY, PASSWORD, leaks, process_list
+from tests.deployments.test_canaries import (
+    BY_ENV,
+    BY_FILE,
+    LEAKING,
+    echo_into,
+    filled_in,
+    leaks,
+    make_vault,
+    process_list,
+    vault_environ,
+)
 from tests.prefect.conftest import Prefect, Run, serving
-from tests.tasks.parties import closed_port, web
+from tests.tasks.parties import web
 
 pytestmark = pytest.mark.prefect
 
@@ -24,55 +34,17 @@ targets:
   live:
     nobody: {host: 127.0.0.1, port: CLOSED, database: postgres, user: failover, password: "${env.CANARY_PASSWORD}"}
 steps:
-  - id: refused
-    uses: postgres.replication
-    with: {standby: "${target.nobody}"}
-    budget: 1s
-    on_failure: continue
-  - id: echoed
-    uses: http.smoke_test
-    with:
-      base: WEB
-      rounds: 2
-      requests:
-        - name: health
-          url: /health
-          headers: {Authorization: "Bearer ${env.CANARY_ENV}", X-Token: "${file.FILE}"}
-          expect: {body: {status: ok}}
-    budget: 1s
-    on_failure: continue
-  - id: illegal
-    uses: http.smoke_test
-    with:
-      base: WEB
-      rounds: 1
-      requests: [{name: health, url: /health, headers: {X-Token: "${file.BROKEN}"}}]
-    budget: 1s
-    on_failure: continue
-  - {id: move, manual: Move the cables, after: [refused, echoed, illegal], budget: 5m, on_failure: halt}
-"""
+LEAKING  - {id: move, manual: Move the cables, after: [refused, echoed, illegal], budget: 5m, on_failure: halt}
+""".replace("LEAKING", LEAKING)
 
 
 def test_no_secret_reaches_prefect(prefect: Prefect, tmp_path: Path) -> None:
-    vault, folder, place = tmp_path / "vault", tmp_path / "runbooks", tmp_path / "place"
-    for made in (vault, folder, place):
-        made.mkdir()
-    (vault / "token").write_text(BY_FILE)
-    (vault / "broken").write_text(f"{BROKEN}\ntwo lines, which no header may have")
-    (vault / "journal.key").write_text(KEY)
-    environment = {
-        "PREFECT_API_URL": prefect.server.api, "CANARY_ENV": BY_ENV, "CANARY_PASSWORD": PASSWORD,
-        "FAILOVER_JOURNAL_KEY_FILE": str(vault / "journal.key"),
-    }  # fmt: skip
-    heard: list[str] = []
-
-    def echo(call: object) -> tuple[int, object]:
-        heard.append(str(call.headers))
-        return 200, {"status": f"you said {call.headers['Authorization']} and {call.headers['X-Token']}"}
-
-    with web(echo) as party, process_list() as seen:
-        text = RUNBOOK.replace("CLOSED", str(closed_port())).replace("WEB", party.url)
-        (folder / "leaky.yaml").write_text(text.replace("FILE", str(vault / "token")).replace("BROKEN", str(vault / "broken")))
+    vault, folder, place = make_vault(tmp_path / "vault"), tmp_path / "runbooks", tmp_path / "place"
+    folder.mkdir()
+    place.mkdir()
+    environment, heard = {"PREFECT_API_URL": prefect.server.api, **vault_environ(vault)}, list[str]()
+    with web(echo_into(heard)) as party, process_list() as seen:
+        (folder / "leaky.yaml").write_text(filled_in(RUNBOOK, party.url, vault))
         with serving(folder, place / "journal.db", place / "log", **environment) as served:
             shown = pressed(prefect, place)
             form = shown.form()
