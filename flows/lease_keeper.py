@@ -30,6 +30,7 @@ class LeaseKeeper:
         self._clock = clock
         self._tokens = dict(tokens)
         self._until = since + LEASE.total_seconds() if tokens else None
+        self._given_back = False  # apart from `_until`, which a renewal under way may set once more
         self._over = threading.Event()
 
     @property
@@ -40,7 +41,7 @@ class LeaseKeeper:
     @property
     def ends(self) -> float:
         """The uptime at which they end unless they are renewed; 0 when nothing is held, or it was given back."""
-        return self._until or 0.0
+        return 0.0 if self._given_back else self._until or 0.0
 
     def guard(self) -> None:
         """Right before every call: raise Revoked when less of the lease is left than the longest call may take, or all is over."""
@@ -90,10 +91,10 @@ class LeaseKeeper:
         """
         if not self._tokens:
             return
-        until, self._until = self._until, 0.0
+        self._given_back = True
         try:
             self._journal.release(self.holder, self._clock.now())
         except InDoubt:
             pass
         except JournalError:
-            self._until = until
+            self._given_back = False
