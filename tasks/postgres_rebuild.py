@@ -88,8 +88,12 @@ class RebuildStandby(Change[Rebuilding]):
         return now.state.model_copy(update={"jobs_before": before})
 
     def done(self, state: Rebuilding) -> bool:
-        """It streams, has caught up, and commits wait for whom they should."""
-        return state.link.settled(self.standby)
+        """It streams, has caught up, commits wait for whom they should, and its host has ended and told how.
+
+        The standby may stream before its host says so: a step that ended then could not say what was kept, and the
+        next one would find a host at work.
+        """
+        return state.link.settled(self.standby) and state.job.state != "running"
 
     def move(self, state: Rebuilding) -> Move | None:
         """Pure: what to do next; None: wait, or nothing may be done."""
@@ -130,7 +134,7 @@ class RebuildStandby(Change[Rebuilding]):
 
     def explain(self, state: Rebuilding) -> str:
         """Say how far it is."""
-        if state.job.state in ("running", "failed") and state.link.standby is None:
+        if state.job.state == "running" or (state.job.state == "failed" and state.link.standby is None):
             return f"host: {state.job.phase or 'rebuild'} {state.job.state}" + (f": {state.job.error}" if state.job.error else "")
         how = f"; brought in line by {state.method}" if state.method else ""
         kept = f"; what diverged is kept in {state.kept}" if state.kept else ""

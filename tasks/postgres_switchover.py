@@ -115,9 +115,9 @@ class Switchover(Change[Switching]):
         )
 
     def done(self, state: Switching) -> bool:
-        """The standby is a writable primary, and the old primary follows it in recovery: it can take no writes."""
+        """The standby is a writable primary, the old one follows it in recovery (it takes no writes), its host is idle."""
         new = state.candidate
-        return not new.in_recovery and new.writable and state.link.settled(self.after)
+        return not new.in_recovery and new.writable and state.link.settled(self.after) and state.host.job.state != "running"
 
     def move(self, state: Switching) -> Move | None:
         """Pure: what to do next; None: wait, or nothing may be done."""

@@ -23,7 +23,7 @@ from tests.tasks.postgres_nodes import NOBODY, Node
 
 
 class HostOf:
-    """What can be done on a node's host; `slow` holds a rebuild until it is set."""
+    """What can be done on a node's host; a rebuild waits for `go_on` before it begins, and for `tell` before it says its end."""
 
     def __init__(self, node: Node, source: Node) -> None:
         self.node, self.source = node, source
@@ -32,7 +32,9 @@ class HostOf:
         self.before: Path | None = None
         self.job: dict[str, Any] = {"number": 0, "state": "idle"}
         self.go_on = threading.Event()
+        self.tell = threading.Event()
         self.go_on.set()
+        self.tell.set()
         user = User(NOBODY, NOBODY) if node.installation.as_user else None
         self.binaries = Binaries(node.installation.binaries.parent, user, {})
 
@@ -104,6 +106,7 @@ class HostOf:
         self.node.installation.own(data / "standby.signal")
         self.stays_off = False
         self.node.start()
+        self.tell.wait(20)
         self.job = {**self.job, "state": "done", "method": method, "kept": str(self.kept or "")}
 
     def in_line(self, data: Path, source: str) -> str:

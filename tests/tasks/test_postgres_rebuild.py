@@ -18,7 +18,7 @@ from tasks.postgres_rebuild import RebuildStandby
 from tests.tasks.conftest import Pair
 from tests.tasks.parties import Web
 from tests.tasks.postgres_host import HostOf, as_command, carry_out, host_of, promote
-from tests.tasks.postgres_nodes import Node
+from tests.tasks.postgres_nodes import Node, until
 
 MakePair = Callable[..., Pair]
 Fallen = tuple[Node, Node, HostOf, Web]
@@ -153,6 +153,21 @@ def test_a_rebuild_found_under_way_by_another_engine_is_waited_for_and_not_begun
         host.go_on.set()
         carry_out(another, clients)
         assert host.job["number"] == 1
+
+
+def test_a_standby_that_streams_before_its_host_has_ended_is_waited_for(pair: MakePair, clients: Clients) -> None:
+    with fallen(pair) as (old, new, host, server):
+        found = probe(old, new, by_control(server)).observe(clients).found
+        host.tell.clear()
+        step = rebuild(old, new, by_control(server), found)
+        step.act(step.observe(clients), clients)
+        until(lambda: step.observe(clients).link.settled(step.standby), 20)
+        state = step.observe(clients)
+        assert (step.done(state), step.underway(state), step.move(state)) == (False, True, None)
+        assert "running" in step.explain(state)
+        host.tell.set()
+        state = carry_out(step, clients)
+        assert (state.method, state.kept, host.job["number"]) == ("rewind", str(host.kept), 1)
 
 
 def test_a_rebuild_that_fails_in_this_attempt_is_told_and_not_begun_again_by_itself(pair: MakePair, clients: Clients) -> None:
