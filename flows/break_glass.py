@@ -23,12 +23,13 @@ from enum import StrEnum
 from flows.clock import Clock
 from flows.engine import KILL_SWITCH, Engine
 from flows.events import ANY_EVENT, ExecutionStarted, Override, Resumed
+from flows.holders import is_dead, lives_here
 from flows.journal import Busy, Halted, Import, Journal, JournalError
 from flows.journal_chain import Finding, Row, examine
 from flows.journal_keys import KeyFile
 from flows.journal_sqlite import SqliteJournal
 from flows.lease_keeper import CALL, LEASE
-from flows.runs import CannotResume, TargetBusy, is_dead, lives_here, resume, where_is
+from flows.runs import CannotResume, TargetBusy, resume, where_is
 from flows.state import ExecutionState, fold
 
 

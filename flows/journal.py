@@ -88,13 +88,19 @@ class SaidStop(Said):
     kind: Literal["stop"] = "stop"
 
 
+class SaidMakeWay(Said):
+    """A live run needs what a drill holds; only a drill obeys. `reason` says what."""
+
+    kind: Literal["make-way"] = "make-way"
+
+
 class SaidNote(Said):
     """A note for the record; `reason` is its text."""
 
     kind: Literal["note"] = "note"
 
 
-InboxEntry = SaidAboutGate | SaidAboutFailure | SaidOverride | SaidStop | SaidNote
+InboxEntry = SaidAboutGate | SaidAboutFailure | SaidOverride | SaidStop | SaidMakeWay | SaidNote
 ANY_ENTRY: TypeAdapter[InboxEntry] = TypeAdapter(Annotated[InboxEntry, Field(discriminator="kind")])
 
 

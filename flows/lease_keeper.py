@@ -7,11 +7,13 @@ journal was asked, so that a slow one lengthens nothing (docs/leases.md).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from flows.clock import Clock, uptime
-from flows.journal import Busy, Holder, InDoubt, Journal, JournalError, LeaseLost
+from flows.holders import is_dead, mode_of
+from flows.journal import Busy, Holder, InDoubt, Journal, JournalError, LeaseLost, SaidMakeWay
+from runbooks.model import Mode
 from tasks.errors import ActionFailed, Revoked
 
 LEASE = timedelta(seconds=15)
@@ -23,14 +25,21 @@ CALL = timedelta(seconds=4)
 class LeaseKeeper:
     """Of one engine; a dry run's holds nothing."""
 
-    def __init__(self, journal: Journal, clock: Clock, holder: Holder, tokens: Mapping[str, int], since: float) -> None:
-        """tokens: what is held already; since: uptime right before it was asked for."""
+    def __init__(
+        self, journal: Journal, clock: Clock, holder: Holder, tokens: Mapping[str, int], since: float, *,
+        live: bool, owed: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """tokens: what is held already; since: uptime right before it was asked for; owed: what a drill held then."""
         self.holder = holder
         self._journal = journal
         self._clock = clock
         self._tokens = dict(tokens)
         self._until = since + LEASE.total_seconds() if tokens else None
         self._given_back = False  # apart from `_until`, which a renewal under way may set once more
+        self._live = live
+        self._owed = tuple(owed)
+        self._asked: set[str] = set()
+        self._gives_way = False
         self._over = threading.Event()
 
     @property
@@ -50,16 +59,46 @@ class LeaseKeeper:
         if self._until is not None and uptime() + CALL.total_seconds() > self._until:
             raise Revoked("the lease may be lost")
 
+    @property
+    def owed(self) -> tuple[str, ...]:
+        """What a drill held when this live run came, and is not taken yet."""
+        return tuple(target for target in self._owed if target not in self._tokens)
+
     def take(self, target: str) -> int | None:
-        """Take another target's lease; give its token, or None when it was held already. Raises ActionFailed."""
+        """Take another target's lease; give its token, or None when it was held already.
+
+        Raises ActionFailed, with `retry` where a drill was asked to make way.
+        """
         if target in self._tokens:
             return None
         got = self._journal.acquire([*self._tokens, target], self.holder, LEASE, self._clock.now())
         if isinstance(got, Busy):
             held_by = f"execution {got.holder.execution} since {got.since:%H:%M:%S} UTC"
+            if self._makes_way(got):
+                raise ActionFailed(f"{got.target} is held by {held_by}, a drill, which makes way", code="busy", retry=True)
             raise ActionFailed(f"{got.target} is held by {held_by}", code="busy")
         self._tokens = dict(got.tokens)
         return got.tokens[target]
+
+    def _makes_way(self, busy: Busy) -> bool:
+        """Ask a drill to stop, once; tell whether we are live and it is one.
+
+        Must never happen: a lease is taken from a drill whose call may be out. So nothing is taken: it gives its leases back
+        when its last call has ended, or they end by themselves, because it renews them no more (`make_way`).
+        """
+        if not self._live or mode_of(self._journal, busy.holder.execution) is not Mode.drill:
+            return False
+        if is_dead(busy.holder):
+            self._journal.break_lease(busy.holder, self._clock.now())
+        elif busy.holder.name not in self._asked:
+            asks = SaidMakeWay(by=f"execution {self.holder.execution}", reason=f"it is live and needs {busy.target}")
+            self._journal.put(busy.holder.execution, asks, self._clock.now())
+            self._asked.add(busy.holder.name)
+        return True
+
+    def make_way(self) -> None:
+        """Renew no more: what is held ends with what is under way, and after LEASE at the latest. Safe from any thread."""
+        self._gives_way = True
 
     def keep(self, lost: Callable[[str], None]) -> None:
         """Begin to renew; `lost` is told once, when that is too late."""
@@ -68,6 +107,8 @@ class LeaseKeeper:
 
     def _renew(self, lost: Callable[[str], None]) -> None:
         while not self._over.wait(LEASE.total_seconds() / 3):
+            if self._gives_way:
+                return
             before = uptime()
             try:
                 self._journal.renew(self.holder, LEASE, self._clock.now())

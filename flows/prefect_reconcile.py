@@ -19,13 +19,13 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows import prefect_picture as picture
 from flows.events import Event, ExecutionStarted, Resumed
+from flows.holders import is_dead
 from flows.journal import Holder, Journal
 from flows.prefect_asking import end_flow_run, open_children
 from flows.prefect_flow import CHANNEL, execution_of, plan_of
 from flows.prefect_pages import publish_report
 from flows.prefect_picture import Shown, StateType
 from flows.prefect_steps import StepRuns
-from flows.runs import is_dead
 from flows.state import fold
 
 GRACE = timedelta(seconds=30)

@@ -19,7 +19,7 @@ from flows.events import (
     StopAsked,
 )
 from flows.fencing import is_fence
-from flows.journal import SaidAboutFailure, SaidAboutGate, SaidNote, SaidOverride, SaidStop
+from flows.journal import SaidAboutFailure, SaidAboutGate, SaidMakeWay, SaidNote, SaidOverride, SaidStop
 from flows.messages import Letter
 from flows.outcomes import failed, finish, last_words
 from flows.preflight import begin, holds
@@ -52,6 +52,8 @@ def take_letter(turn: Turn, letter: Letter) -> None:
                               given_at=letter.received.at, entry=number)
             )  # fmt: skip
         case SaidStop():
+            turn.write(StopAsked(at=turn.now, by=said.by, reason=said.reason, entry=number))
+        case SaidMakeWay() if turn.plan.mode is Mode.drill:
             turn.write(StopAsked(at=turn.now, by=said.by, reason=said.reason, entry=number))
         case SaidNote():
             turn.write(Noted(at=turn.now, text=said.reason, by=said.by, entry=number))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from flows.clock import Clock, boot_id, uptime
+from flows.clock import Clock, uptime
 from flows.core import Core
 from flows.engine import Engine, Opened
 from flows.events import Event, ExecutionStarted, LeaseTaken, Marked, Override, Resumed, Status, Verdict
+from flows.holders import is_dead, me, mode_of
 from flows.journal import EVERYTHING, Busy, Halted, Held, Holder, InboxEntry, Journal
 from flows.lease_keeper import LEASE
 from flows.preparing import needs_lease
@@ -28,6 +25,9 @@ from runbooks.planner import plan as make_plan
 from runbooks.problems import Problem, RunbookError
 from runbooks.references import inside
 from tasks.contract import Change, Mark
+
+NAMELESS = 1.0
+"""Seconds to wait for the first event of an execution, which is written right behind its leases."""
 
 
 class TargetBusy(Exception):
@@ -60,6 +60,15 @@ class Request:
     execution: str | None = None
 
 
+@dataclass(frozen=True)
+class Leased:
+    """What was acquired: target → token, the uptime right before it was asked for, and what a drill held then."""
+
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    asked: float = field(default_factory=uptime)
+    owed: tuple[str, ...] = ()
+
+
 def new_id() -> str:
     """A fresh execution id: short enough to say aloud."""
     return secrets.token_hex(4)
@@ -75,17 +84,15 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
         raise CannotResume(f"{journal.place} is a copy of {journal.copy_of}; a new execution needs a journal of its own: name another file")
     plan, now = request.plan, clock.now()
     execution = request.execution or new_id()
-    holder = _me(execution)
+    holder = me(execution)
     targets = known_targets(plan, environ)
-    tokens: Mapping[str, int] = {}
-    leased = uptime()
+    leased = Leased()
     if plan.mode is not Mode.dry_run:
         _demand_no_halt(journal, targets)
-        leased = uptime()  # and only then the time that the lease is counted from in the journal
-        got = journal.acquire([f"execution:{execution}", *targets], holder, LEASE, clock.now())
+        got = _acquire(journal, holder, targets, plan.mode, clock)
         if isinstance(got, Busy):
             raise TargetBusy(got, where_is(journal, got.holder.execution))
-        tokens = got.tokens
+        leased = got
     runbook = plan.runbook
     events: list[Event] = [
         ExecutionStarted(
@@ -96,14 +103,14 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
             pid=holder.pid, boot=holder.boot,
         )
     ]  # fmt: skip
-    if tokens:
-        events.append(LeaseTaken(at=now, targets=dict(tokens)))
+    if leased.tokens:
+        events.append(LeaseTaken(at=now, targets=dict(leased.tokens)))
     if request.impact is not None:
         events.append(Marked(at=now, mark=Mark.impact, when=request.impact))
     number = journal.append(execution, 0, events)
     for said in request.said:
         journal.put(execution, said, now)
-    opened = Opened(execution, Core(plan, fold(events), checks=True), number, holder, tokens, leased)
+    opened = Opened(execution, Core(plan, fold(events), checks=True), number, holder, leased.tokens, leased.asked, leased.owed)
     return Engine(opened, journal, clock, environ=environ)
 
 
@@ -123,13 +130,12 @@ def resume(
     plan = replan(state)
     if state.verdict in {Verdict.recovered, Verdict.no_action, Verdict.would, Verdict.rolled_back}:
         raise CannotResume(f"execution {execution} has ended: {state.verdict.value}; start a new one")
-    holder = _me(execution)
-    tokens: Mapping[str, int] = {}
-    leased = uptime()
+    holder = me(execution)
+    leased = Leased()
     if plan.mode is not Mode.dry_run:
         targets = known_targets(plan, environ)
         _demand_no_halt(journal, targets)
-        tokens, leased = _take_over(journal, holder, [f"execution:{execution}", *targets], clock)
+        leased = _take_over(journal, holder, targets, plan.mode, clock)
         rows = journal.read(execution)  # again: it may have gone on while we waited
         state = fold(event for _, event in rows)
     now = clock.now()
@@ -137,10 +143,10 @@ def resume(
     events: list[Event] = [
         Resumed(at=now, version=our_version(), by=by, host=holder.host, pid=holder.pid, boot=holder.boot, again=again)
     ]
-    if tokens:
-        events.append(LeaseTaken(at=now, targets=dict(tokens)))
+    if leased.tokens:
+        events.append(LeaseTaken(at=now, targets=dict(leased.tokens)))
     number = journal.append(execution, rows[-1][0], events)
-    opened = Opened(execution, Core(plan, fold(events, state), checks=True), number, holder, tokens, leased)
+    opened = Opened(execution, Core(plan, fold(events, state), checks=True), number, holder, leased.tokens, leased.asked, leased.owed)
     return Engine(opened, journal, clock, environ=environ)
 
 
@@ -215,18 +221,35 @@ def known_targets(plan: Plan, environ: Mapping[str, str] | None = None) -> tuple
     return tuple(dict.fromkeys(targets))
 
 
-def _take_over(journal: Journal, holder: Holder, targets: list[str], clock: Clock) -> tuple[Mapping[str, int], float]:
-    """Acquire, waiting for leases that nobody renews; at most one TTL, because a renewed lease has a live holder.
+def _acquire(journal: Journal, holder: Holder, targets: Sequence[str], mode: Mode, clock: Clock) -> Leased | Busy:
+    """Take the leases of the execution and of all targets, or none; a live run leaves out what a drill holds.
 
-    Give the tokens, and the uptime right before they were asked for.
+    That is owed to it: its engine asks the drill to make way and takes the rest then, while the first steps look already.
     """
+    wanted = [f"execution:{holder.execution}", *targets]
+    give_up = uptime() + NAMELESS
+    while True:
+        asked = uptime()
+        got = journal.acquire(wanted, holder, LEASE, clock.now())
+        if isinstance(got, Held):
+            return Leased(got.tokens, asked, tuple(target for target in targets if target not in wanted))
+        theirs = mode_of(journal, got.holder.execution)
+        if mode is not Mode.live or theirs not in {Mode.drill, None} or (theirs is None and asked > give_up):
+            return got
+        if theirs is Mode.drill:
+            wanted.remove(got.target)
+        else:
+            time.sleep(0.02)
+
+
+def _take_over(journal: Journal, holder: Holder, targets: Sequence[str], mode: Mode, clock: Clock) -> Leased:
+    """Acquire, waiting for leases that nobody renews; at most one TTL, because a renewed lease has a live holder."""
     give_up = clock.now() + LEASE + timedelta(seconds=1)
     first: datetime | None = None
     while True:
-        asked = uptime()
-        got = journal.acquire(targets, holder, LEASE, clock.now())
-        if isinstance(got, Held):
-            return got.tokens, asked
+        got = _acquire(journal, holder, targets, mode, clock)
+        if isinstance(got, Leased):
+            return got
         if is_dead(got.holder):
             journal.break_lease(got.holder, clock.now())
             continue
@@ -240,54 +263,6 @@ def where_is(journal: Journal, execution: str) -> str:
     """The steps an execution is at, for people who find it in their way."""
     state = fold(event for _, event in journal.read(execution))
     return ", ".join(name for name, record in state.steps.items() if record.started and record.status is None)
-
-
-def is_dead(holder: Holder) -> bool:
-    """Proof that a holder's process is gone: same machine, and another boot, no such process, or another one of its id.
-
-    A host's name proves nothing: machines that share a journal may have the same one.
-    """
-    me = _me(holder.execution)
-    machine, _, born = holder.boot.rpartition("/")
-    if holder.host != me.host or not machine:
-        return False
-    ours = me.boot.rpartition("/")[0]
-    if machine == ours:
-        return _born(holder.pid) != born
-    return _installation() != "" and machine.split("/")[:2] == ours.split("/")[:2]
-
-
-def lives_here(holder: Holder) -> bool:
-    """Proof that a holder's process lives: this machine's, of this boot, and started when it says."""
-    machine, _, born = holder.boot.rpartition("/")
-    me = _me(holder.execution)
-    same = machine != "" and holder.host == me.host and machine == me.boot.rpartition("/")[0]
-    return same and _born(holder.pid) == born
-
-
-def _me(execution: str) -> Holder:
-    pid = os.getpid()
-    boot, started = "", boot_id()
-    with suppress(OSError):  # Linux only; elsewhere, and where any of it is hidden, a takeover waits for the lease
-        boot = f"{_installation()}/{Path('/proc/self/ns/pid').readlink()}/{started}/{_born(pid)}" if started else ""
-    return Holder(execution, f"{execution}/{secrets.token_hex(8)}", platform.node(), pid, boot)
-
-
-def _installation() -> str:
-    """The machine's own id, which outlives its boots; '' when it has none."""
-    try:
-        return Path("/etc/machine-id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _born(pid: int) -> str:
-    """Start time of a process in clock ticks since boot; '' when it is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
 
 
 def our_version() -> str:

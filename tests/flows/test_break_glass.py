@@ -18,13 +18,14 @@ from flows.break_glass import Fork, Named, Patience, Relation, bring_back, compa
 from flows.clock import SystemClock, uptime
 from flows.engine import Engine
 from flows.events import Acting, Override, Status, Verdict
+from flows.holders import me
 from flows.journal import Holder, Journal, JournalError
 from flows.journal_chain import Key, Row, extend
 from flows.journal_copy import CopyFile, LocalCopy
 from flows.journal_sqlite import SqliteJournal
 from flows.journal_sqlite_leases import Taken
 from flows.lease_keeper import CALL, LEASE
-from flows.runs import CannotResume, Request, TargetBusy, _me, start
+from flows.runs import CannotResume, Request, TargetBusy, start
 from runbooks.plan import Plan
 from tests.flows.journals import PostgresPlace
 from tests.flows.test_engine import Fast
@@ -102,7 +103,7 @@ def test_the_copy_holds_the_journals_rows_seals_included(journal: Journal, plan:
     assert file.copy_of == journal.place
     assert (copy.behind, copy.trouble) == (0, "")
     assert file.verify(engine.execution) == []
-    assert {lease.holder.pid for lease in file.leases()} == {_me("x").pid}
+    assert {lease.holder.pid for lease in file.leases()} == {me("x").pid}
     file.close()
 
 
@@ -161,7 +162,7 @@ def test_another_machines_holder_is_given_a_whole_lease_and_the_longest_call_fro
 
 
 def test_a_holder_that_is_dead_for_certain_is_not_waited_for_while_nobody_else_can_have_its_lease(tmp_path: Path) -> None:
-    dead = changed(_me("e1"), 3, "1")
+    dead = changed(me("e1"), 3, "1")
     for left, wait in ((LEASE, timedelta(0)), (-timedelta(seconds=1), LEASE + CALL)):
         clock = Jumping()
         file = copied(tmp_path / f"{left}.db", [], (dead, left))
@@ -171,7 +172,7 @@ def test_a_holder_that_is_dead_for_certain_is_not_waited_for_while_nobody_else_c
 
 def test_a_holder_that_lives_here_is_not_waited_for_but_refused(tmp_path: Path) -> None:
     clock = Jumping()
-    file = copied(tmp_path / "e.db", [], (_me("e1"), timedelta(seconds=-60)))
+    file = copied(tmp_path / "e.db", [], (me("e1"), timedelta(seconds=-60)))
     with pytest.raises(TargetBusy):
         wait_out(file, "e1", clock, clock.patience)
     file.close()

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from flows import runs
+from flows import holders
 from flows.clock import SystemClock, uptime
 from flows.events import Event
+from flows.holders import is_dead
 from flows.journal import Holder
 from flows.journal_sqlite import SqliteJournal
 from flows.lease_keeper import LEASE
-from flows.runs import Request, is_dead, start
+from flows.runs import Request, start
 from tests.flows.world import Set, make_plan, step
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "_installation", lambda: "this-machine")
+    monkeypatch.setattr(holders, "_installation", lambda: "this-machine")
 
 
 def changed(holder: Holder, part: int, to: str) -> Holder:
@@ -36,7 +37,7 @@ def changed(holder: Holder, part: int, to: str) -> Holder:
 
 
 def test_a_process_is_dead_when_it_ended_and_not_before() -> None:
-    script = "from flows.runs import _me; one = _me('e1'); print(one.host, one.pid, one.boot, flush=True); input()"
+    script = "from flows.holders import me; one = me('e1'); print(one.host, one.pid, one.boot, flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
@@ -48,31 +49,31 @@ def test_a_process_is_dead_when_it_ended_and_not_before() -> None:
 
 
 def test_another_process_of_the_same_number_is_another_one(machine: None) -> None:
-    assert not is_dead(runs._me("e1"))
-    assert is_dead(changed(runs._me("e1"), 3, "1"))
+    assert not is_dead(holders.me("e1"))
+    assert is_dead(changed(holders.me("e1"), 3, "1"))
 
 
 def test_a_process_of_an_earlier_boot_of_this_machine_is_dead(machine: None) -> None:
-    assert is_dead(changed(runs._me("e1"), 2, "yesterday"))
+    assert is_dead(changed(holders.me("e1"), 2, "yesterday"))
 
 
 @pytest.mark.parametrize("part", [0, 1])
 def test_another_machine_or_container_of_the_same_name_is_not_known_to_be_dead(machine: None, part: int) -> None:
-    other = changed(changed(changed(runs._me("e1"), part, "another"), 2, "another-boot"), 3, "1")
+    other = changed(changed(changed(holders.me("e1"), part, "another"), 2, "another-boot"), 3, "1")
     assert not is_dead(other)
 
 
 def test_who_cannot_tell_its_boot_is_never_proven_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that sees no /proc/sys: the same machine and namespace, and the process lives."""
-    monkeypatch.setattr(runs, "boot_id", lambda: "")
-    service = runs._me("e1")
+    monkeypatch.setattr(holders, "boot_id", lambda: "")
+    service = holders.me("e1")
     monkeypatch.undo()
     assert not is_dead(service)
 
 
 def test_without_an_id_of_the_machine_another_boot_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "_installation", lambda: "")
-    assert not is_dead(changed(runs._me("e1"), 2, "another-boot"))
+    monkeypatch.setattr(holders, "_installation", lambda: "")
+    assert not is_dead(changed(holders.me("e1"), 2, "another-boot"))
 
 
 def test_a_slow_journal_does_not_lengthen_the_lease(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Real processes: a runner that is stopped for longer than its lease lasts, and another that takes over and finishes."""
+"""Real processes: a runner stopped for longer than its lease, which another takes over; a drill stopped by a live run."""
 
 from __future__ import annotations
 
@@ -33,6 +33,19 @@ steps:
   - {id: one, uses: remote.set, with: {url: URL, fact: one}, budget: 5s, timeout: 2m, on_failure: halt}
   - {id: two, uses: remote.set, with: {url: URL, fact: two}, budget: 5s, timeout: 2m, on_failure: halt, after: one}
   - {id: three, uses: remote.set, with: {url: URL, fact: three}, budget: 5s, timeout: 2m, on_failure: halt, after: two}
+"""
+
+REHEARSAL = """schema: failover/v1
+name: rehearsal
+title: Two facts of a drill
+service: shop
+owner: me
+objectives: {rto: 5m}
+recovered_when: five
+targets: {live: {url: "http://127.0.0.1:1"}, drill: {url: URL}}
+steps:
+  - {id: four, uses: remote.set, with: {url: "${target.url}", fact: four}, budget: 5s, timeout: 2m, on_failure: halt}
+  - {id: five, uses: remote.set, with: {url: "${target.url}", fact: five}, budget: 5s, timeout: 2m, on_failure: halt, after: four}
 """
 
 
@@ -106,6 +119,7 @@ class Runners:
         folder = self.folder / where
         folder.mkdir()
         (folder / "remote.yaml").write_text(RUNBOOK.replace("URL", self.remote.url))
+        (folder / "rehearsal.yaml").write_text(REHEARSAL.replace("URL", self.remote.url))
         known = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "FAILOVER"))}
         path = os.pathsep.join(filter(None, [str(PLUGIN), os.environ.get("PYTHONPATH")]))
         environ = {**known, "FAILOVER_JOURNAL": str(self.folder / "journal.db"), "PYTHONSAFEPATH": "1", "PYTHONPATH": path}
@@ -164,3 +178,22 @@ def test_a_runner_stopped_for_longer_than_its_lease_makes_no_further_call(
     assert journal.verify(runners.execution()) == []
     assert fold(event for _, event in journal.read(runners.execution())).finished is not None
     journal.close()
+
+
+@pytest.mark.timeout(120)
+def test_a_live_run_does_not_wait_for_a_drill(runners: Runners, remote: Remote) -> None:
+    remote.answers_after = 2.0
+    drill = runners.start("east", "run", "rehearsal.yaml", "--drill", "--plain", "--as", "ines")
+    remote.wait_for("PUT", "four")
+    remote.answers_after = 0.0
+    live = runners.start("west", "run", "remote.yaml", "--live", "--plain", "--as", "bo")
+    out, _ = live.communicate(timeout=60)
+    assert live.returncode == Exit.met, out
+    said, _ = drill.communicate(timeout=30)
+    assert drill.returncode == Exit.interrupted, said
+    assert f"execution {runners.execution()}" in said
+    assert "it is live and needs remote:" in said
+    assert "a drill, which makes way" in out
+    calls = [(at, fact) for at, _, method, fact in remote.calls if method == "PUT"]
+    assert [fact for _, fact in calls] == ["four", "one", "two", "three"]
+    assert 1.9 < calls[1][0] - calls[0][0] < LEASE.total_seconds()  # behind the call that was out, and not behind its lease

@@ -25,7 +25,7 @@ import pytest
 from greenlet import getcurrent, greenlet
 
 from flows import engine as engines
-from flows import lease_keeper, listener, runs
+from flows import holders, lease_keeper, listener, runs
 from flows.events import Acting, Event, Verdict
 from flows.journal import Held, Holder, JournalError
 from flows.journal_sqlite import SqliteJournal
@@ -518,8 +518,9 @@ def ports(patch: pytest.MonkeyPatch, plan: Plan) -> Iterator[None]:
         inside.setattr(engines, "look_ahead", lambda _plan, _world, *_: ())
         inside.setattr(runs, "time", time)
         inside.setattr(runs, "uptime", lambda: machine().now)
-        inside.setattr(runs, "_me", lambda execution: machine().process.holder(execution))  # noqa: PLW0108 - another process each time
-        inside.setattr(runs, "_born", born)
+        inside.setattr(runs, "me", lambda execution: machine().process.holder(execution))  # noqa: PLW0108 - another process each time
+        inside.setattr(holders, "me", lambda execution: machine().process.holder(execution))  # noqa: PLW0108 - the same
+        inside.setattr(holders, "_born", born)
         inside.setattr(runs, "replan", lambda _state: plan)
         inside.setattr(runs, "our_version", lambda: "0")
         yield

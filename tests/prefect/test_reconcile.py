@@ -13,8 +13,9 @@ from uuid import UUID
 import pytest
 
 from flows.events import Event, ExecutionFinished, ExecutionStarted, Status, StepFinished, StepStarted, Verdict
+from flows.holders import me
 from flows.journal_sqlite import SqliteJournal
-from flows.runs import _me, our_version
+from flows.runs import our_version
 from runbooks.loader import load
 from runbooks.model import Mode
 from runbooks.planner import plan
@@ -23,7 +24,7 @@ from tests.prefect.conftest import RUNBOOKS, Prefect, Run, eventually
 pytestmark = pytest.mark.prefect
 Found = TypeVar("Found")
 LONG_AGO = datetime.now(UTC) - timedelta(hours=1)
-DEAD, ALIVE = _me("").boot.rpartition("/")[0] + "/another-birth", ""
+DEAD, ALIVE = me("").boot.rpartition("/")[0] + "/another-birth", ""
 """The boot of a holder that is certainly gone, and one of which nothing is known."""
 
 
