@@ -144,13 +144,13 @@ class Held:
 
 @dataclass(frozen=True)
 class Busy:
-    """A target that somebody else holds, since when and until when at least."""
+    """A target that somebody else holds, since when and for how much longer at least."""
 
     target: str
     holder: Holder
     since: datetime
-    until: datetime
-    """By the clock that leases go by: compare it with other such times only."""
+    ends: str
+    """Its end in the journal's own words: another one after a renewal, and only then, however long the question took."""
     left: timedelta
     """How much longer it lasts unless it is renewed; true on every machine."""
 

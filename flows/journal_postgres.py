@@ -229,7 +229,7 @@ class PostgresJournal:
             for target, token, *who, began, until in rows:
                 ours = who[1] == holder.name and until > at
                 if until > at and not ours:
-                    return Busy(target, Holder(*who), began, until, until - at)
+                    return Busy(target, Holder(*who), began, until.isoformat(), until - at)
                 tokens[target] = token if ours else token + 1
                 since.append(began if ours else at)
             turn.commit(

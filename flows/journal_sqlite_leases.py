@@ -40,6 +40,9 @@ class _Row:
     def holder(self) -> Holder:
         return Holder(self.execution, self.name, self.host, self.pid, self.boot)
 
+    def busy(self, left: timedelta) -> Busy:
+        return Busy(self.target, self.holder, datetime.fromisoformat(self.since), f"{self.until} {self.uptime}", left)
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -68,7 +71,7 @@ class Leases:
         for target in wanted:
             row = known.get(target)
             if row and row.name != holder.name and left[target] > timedelta(0):
-                return Busy(target, row.holder, datetime.fromisoformat(row.since), now + left[target], left[target])
+                return row.busy(left[target])
         for target in wanted:
             row = known.get(target)
             ours = row is not None and row.name == holder.name and left[target] > timedelta(0)
@@ -108,11 +111,8 @@ class Leases:
 
     def all(self, db: sqlite3.Connection, now: datetime) -> list[Busy]:
         """Every lease that was ever taken; `left` is 0 where nothing but a clock on the wall tells how long it lasts."""
-        found = []
-        for row in self._rows(db):
-            left = self._left(row, now) if self._tells(row) else timedelta(0)
-            found.append(Busy(row.target, row.holder, datetime.fromisoformat(row.since), now + left, max(left, timedelta(0))))
-        return found
+        rows, none = self._rows(db), timedelta(0)
+        return [row.busy(max(self._left(row, now), none) if self._tells(row) else none) for row in rows]
 
     def _end_at(self, db: sqlite3.Connection, holder: Holder, now: datetime, left: timedelta) -> None:
         ends = ((now + left).isoformat(), self._boot, self._at() + left.total_seconds())

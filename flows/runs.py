@@ -245,7 +245,7 @@ def _acquire(journal: Journal, holder: Holder, targets: Sequence[str], mode: Mod
 def _take_over(journal: Journal, holder: Holder, targets: Sequence[str], mode: Mode, clock: Clock) -> Leased:
     """Acquire, waiting for leases that nobody renews; at most one TTL, because a renewed lease has a live holder."""
     give_up = clock.now() + LEASE + timedelta(seconds=1)
-    first: datetime | None = None
+    ends: dict[str, str] = {}
     while True:
         got = _acquire(journal, holder, targets, mode, clock)
         if isinstance(got, Leased):
@@ -253,8 +253,8 @@ def _take_over(journal: Journal, holder: Holder, targets: Sequence[str], mode: M
         if is_dead(got.holder):
             journal.break_lease(got.holder, clock.now())
             continue
-        first = first or got.until
-        if got.until > first or clock.now() > give_up:  # it was renewed: somebody lives
+        renewed = ends.setdefault(got.target, got.ends) != got.ends
+        if renewed or clock.now() > give_up:  # somebody lives
             raise TargetBusy(got, where_is(journal, got.holder.execution))
         time.sleep(0.2)
 

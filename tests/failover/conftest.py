@@ -111,7 +111,7 @@ class Scene:
         return json.loads(self.failover("report", "--format", "json"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
     lab = Lab(NUMBER)
     lab.down()

@@ -5,20 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from flows import holders
+from flows import holders, runs
 from flows.clock import SystemClock, uptime
 from flows.events import Event
 from flows.holders import is_dead
-from flows.journal import Holder
+from flows.journal import Busy, Held, Holder
 from flows.journal_sqlite import SqliteJournal
 from flows.lease_keeper import LEASE
 from flows.runs import Request, start
+from runbooks.model import Mode
 from tests.flows.world import Set, make_plan, step
 
 ROOT = Path(__file__).parents[2]
@@ -85,4 +87,24 @@ def test_a_slow_journal_does_not_lengthen_the_lease(tmp_path: Path) -> None:
     journal = Slow(tmp_path / "journal.db")
     engine = start(journal, Request(make_plan(step("a", Set)), "kim", "test"), SystemClock())
     assert engine.leases[2] - uptime() <= LEASE.total_seconds() - 0.3
+    journal.close()
+
+
+def test_a_slow_look_at_a_lease_is_no_sign_that_its_holder_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that waited for the file longer than the next one must not make the lease look renewed."""
+
+    class Slow(SqliteJournal):
+        asked = 0
+
+        def acquire(self, targets: Iterable[str], holder: Holder, ttl: timedelta, now: datetime) -> Held | Busy:
+            self.asked += 1
+            time.sleep(0.3 if self.asked == 2 else 0)
+            return super().acquire(targets, holder, ttl, now)
+
+    monkeypatch.setattr(runs, "LEASE", timedelta(seconds=2))
+    journal = Slow(tmp_path / "journal.db")
+    journal.acquire(["execution:e1", "sim:a"], Holder("e1", "e1/x", "elsewhere", 1, ""), runs.LEASE, datetime.now(UTC))
+    took = runs._take_over(journal, holders.me("e1"), ["sim:a"], Mode.live, SystemClock())
+    assert set(took.tokens) == {"execution:e1", "sim:a"}
+    assert journal.asked > 3
     journal.close()

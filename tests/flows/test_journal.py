@@ -113,8 +113,22 @@ def test_leases_are_taken_all_or_none(journal: Journal) -> None:
     assert isinstance(journal.acquire(["a", "b"], holder("e1"), TTL, NOW), Held)
     busy = journal.acquire(["c", "b"], holder("e2"), TTL, NOW)
     assert isinstance(busy, Busy)
-    assert (busy.target, busy.holder, busy.since, busy.until, busy.left) == ("b", holder("e1"), NOW, NOW + TTL, TTL)
+    assert (busy.target, busy.holder, busy.since, busy.left) == ("b", holder("e1"), NOW, TTL)
     assert isinstance(journal.acquire(["c"], holder("e2"), TTL, NOW), Held)
+
+
+def test_a_lease_has_another_end_after_a_renewal_and_only_then(journal: Journal) -> None:
+    journal.acquire(["a", "b"], holder("e1"), TTL, NOW)
+
+    def end(later: float) -> str:
+        busy = journal.acquire(["b"], holder("e2"), TTL, NOW + timedelta(seconds=later))
+        assert isinstance(busy, Busy)
+        return busy.ends
+
+    first = end(0)
+    assert {end(2), end(1), end(3)} == {first}  # whatever the time that a question comes with
+    journal.renew(holder("e1"), TTL, NOW + timedelta(seconds=4))
+    assert end(5) != first
 
 
 def test_an_expired_lease_goes_to_another_with_a_greater_token(journal: Journal) -> None:

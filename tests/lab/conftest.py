@@ -20,7 +20,7 @@ def worker() -> int:
     return int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "gw0")))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
     """A lab that is up. Whoever breaks it asks for `fresh`."""
     shared = Lab(int(os.environ.get("FAILOVER_TEST_LAB", "171")) + worker())

@@ -238,7 +238,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def new_home(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
     """Fill a server's home folder with the database of one that started before: migrating takes most of a start."""
     kept = request.config.cache.mkdir("prefect") / version("prefect")
@@ -261,7 +261,7 @@ def new_home(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
     return fill
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prefect(new_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     found = Prefect(start(new_home(tmp_path_factory.mktemp("prefect")), free_port()))
     yield found
@@ -269,7 +269,7 @@ def prefect(new_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathF
     found.server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runbooks that are served, one of them broken."""
     folder = tmp_path_factory.mktemp("runbooks")
@@ -279,7 +279,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served(prefect: Prefect, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     place = tmp_path_factory.mktemp("serve")
     with serving(folder, place / "journal" / "journal.db", place / "log", PREFECT_API_URL=prefect.server.api) as found:
