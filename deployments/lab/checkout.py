@@ -15,7 +15,6 @@ import os
 import threading
 import time
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import psycopg
@@ -23,6 +22,7 @@ from psycopg import errors
 
 from .addresses import DATABASE, Addresses, Endpoint, NodeName, node_name, other
 from .pool import Pool, Unavailable
+from .serving import JsonRequests, Server
 
 _ORDER_SECONDS = 1.8
 _HEALTH_SECONDS = 0.9
@@ -107,30 +107,26 @@ class Checkout:
         return {"status": status, "database": database, "region": self.region, "instance": self.instance}
 
 
-class Requests(BaseHTTPRequestHandler):
-    """HTTP/1.1 with connections that stay open."""
+class Requests(JsonRequests):
+    """The service's pages."""
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    timeout = 60
     service: Checkout
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         match self.path:
             case "/alive":  # the service itself, whatever its database is
-                self._answer(200, {"region": self.service.region, "instance": self.service.instance})
+                self.answer(200, {"region": self.service.region, "instance": self.service.instance})
             case "/health":
-                self._answer(*self.service.health())
+                self.answer(*self.service.health())
             case "/orders/count":
                 self._guarded(self.service.count)
             case _:
-                self._answer(404, {"error": "no such page"})
+                self.answer(404, {"error": "no such page"})
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), _MAX_BODY))
+    def post(self) -> None:
+        body = self.body(_MAX_BODY)
         if self.path != "/orders":
-            self._answer(404, {"error": "no such page"})
+            self.answer(404, {"error": "no such page"})
             return
         try:
             content = json.loads(body)
@@ -140,32 +136,11 @@ class Requests(BaseHTTPRequestHandler):
 
     def _guarded(self, act: Any) -> None:
         try:
-            self._answer(*act())
+            self.answer(*act())
         except errors.ReadOnlySqlTransaction:
-            self._answer(503, {"error": "the database is read-only"})
+            self.answer(503, {"error": "the database is read-only"})
         except (Unavailable, psycopg.Error) as error:
-            self._answer(503, {"error": f"the database does not answer: {type(error).__name__}"})
-
-    def _answer(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_args: object) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    """Many clients at once, and quiet about those that hang up."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass
+            self.answer(503, {"error": f"the database does not answer: {type(error).__name__}"})
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ import json
 import logging
 import threading
 from collections.abc import Awaitable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -27,6 +26,7 @@ from .addresses import WAYS, Endpoint, node_name
 from .database import HOWS, Cut
 from .errors import LabError, Refused
 from .link import DIRECTIONS, LINK_STATES
+from .serving import JsonRequests, Server
 from .slack_server import FAULTS, Fault
 from .world import World
 
@@ -37,14 +37,14 @@ class NoSuchThing(Exception):
     """There is nothing at that path."""
 
 
-def serve(world: World, listen: Endpoint, loop: asyncio.AbstractEventLoop) -> ThreadingHTTPServer:
+def serve(world: World, listen: Endpoint, loop: asyncio.AbstractEventLoop) -> Server:
     """Serve the API from threads of its own; everything it does happens on `loop`."""
 
     class Requests(_Requests):
         def ask(self, method: str, path: str, content: dict[str, Any]) -> Any:
             return asyncio.run_coroutine_threadsafe(handle(world, method, path, content), loop).result()
 
-    server = _Server((listen.host, listen.port), Requests)
+    server = Server((listen.host, listen.port), Requests)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
     return server
 
@@ -145,20 +145,15 @@ def _choice(content: dict[str, Any], key: str, allowed: tuple[Any, ...]) -> Any:
     return content[key]
 
 
-class _Requests(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    timeout = 60
-
+class _Requests(JsonRequests):
     def ask(self, method: str, path: str, content: dict[str, Any]) -> Awaitable[Any]:
         raise NotImplementedError
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         self._handle(dict(parse_qsl(urlsplit(self.path).query)))
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+    def post(self) -> None:
+        body = self.body()
         try:
             content = json.loads(body or b"{}")
         except ValueError:
@@ -166,35 +161,19 @@ class _Requests(BaseHTTPRequestHandler):
         if isinstance(content, dict):
             self._handle(content)
         else:
-            self._answer(400, {"error": "the body is not a JSON object"})
+            self.answer(400, {"error": "the body is not a JSON object"})
 
     def _handle(self, content: dict[str, Any]) -> None:
         try:
-            self._answer(200, self.ask(self.command, urlsplit(self.path).path, content))
+            self.answer(200, self.ask(self.command, urlsplit(self.path).path, content))
         except NoSuchThing as error:
-            self._answer(404, {"error": str(error)})
+            self.answer(404, {"error": str(error)})
         except ValueError as error:
-            self._answer(400, {"error": str(error)})
+            self.answer(400, {"error": str(error)})
         except Refused as error:
-            self._answer(409, {"error": str(error)})
+            self.answer(409, {"error": str(error)})
         except (LabError, OSError) as error:
             _log.exception("%s %s", self.command, self.path)
-            self._answer(500, {"error": str(error)})
-
-    def _answer(self, status: int, content: Any) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_args: object) -> None:
-        pass
+            self.answer(500, {"error": str(error)})
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass

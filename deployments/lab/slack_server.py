@@ -7,11 +7,11 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 from .addresses import Endpoint
+from .serving import JsonRequests, Server
 from .slack import Reply, Workspace
 
 FaultKind = Literal["none", "slow", "rate-limit", "drop", "down"]
@@ -40,7 +40,7 @@ class SlackServer:
         self._fault = Fault()
         self._left: int | None = None
         self._lock = threading.Lock()
-        self._server: ThreadingHTTPServer | None = None
+        self._server: Server | None = None
 
     @property
     def fault(self) -> Fault:
@@ -60,7 +60,7 @@ class SlackServer:
         class Requests(_Requests):
             slack = answering
 
-        self._server = _Server((self.listen.host, self.listen.port), Requests)
+        self._server = Server((self.listen.host, self.listen.port), Requests)
         self.listen = Endpoint(self.listen.host, int(self._server.server_address[1]))
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
@@ -108,18 +108,14 @@ class SlackServer:
             return self._fault
 
 
-class _Requests(BaseHTTPRequestHandler):
+class _Requests(JsonRequests):
     slack: SlackServer
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    timeout = 60
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         self._handle(b"")
 
-    def do_POST(self) -> None:
-        self._handle(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+    def post(self) -> None:
+        self._handle(self.body())
 
     def _handle(self, body: bytes) -> None:
         parts = urlsplit(self.path)
@@ -134,17 +130,7 @@ class _Requests(BaseHTTPRequestHandler):
             with suppress(OSError):
                 self.connection.shutdown(2)
             return
-        text = json.dumps(reply.body).encode()
-        self.send_response(reply.status)
-        self.send_header("Content-Type", "application/json; charset=utf-8")
-        self.send_header("Content-Length", str(len(text)))
-        if reply.retry_after is not None:
-            self.send_header("Retry-After", str(reply.retry_after))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_args: object) -> None:
-        pass
+        self.answer(reply.status, reply.body, {} if reply.retry_after is None else {"Retry-After": str(reply.retry_after)})
 
 
 def _content(body: bytes, kind: str) -> dict[str, Any]:
@@ -158,9 +144,3 @@ def _content(body: bytes, kind: str) -> dict[str, Any]:
     return form | {key: json.loads(form[key]) for key in ("blocks", "metadata") if key in form}
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass

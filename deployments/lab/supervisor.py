@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 import sys
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +18,7 @@ from .cleanup import sweep
 from .control import serve
 from .errors import LabError
 from .programs import Programs, environment
+from .serving import Server
 from .world import Options, World
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ async def _live(addresses: Addresses, options: Options, report: TextIO) -> str |
     return error
 
 
-def _serve(world: World, addresses: Addresses, loop: asyncio.AbstractEventLoop) -> ThreadingHTTPServer:
+def _serve(world: World, addresses: Addresses, loop: asyncio.AbstractEventLoop) -> Server:
     try:
         return serve(world, addresses.control, loop)
     except OSError as error:
