@@ -93,7 +93,9 @@ def _would(turn: Turn, step: PlannedStep, look: Look) -> None:
 def _consider(turn: Turn, step: PlannedStep, look: Look) -> None:
     """Not done yet: refuse, wait, ask people, or act."""
     attempt = turn.core.attempts[step.id]
-    if attempt.refused is not None and not look.underway:
+    if attempt.refused is not None and _was_kept(turn, attempt.refused):
+        turn.set(step.id, None)
+    elif attempt.refused is not None and not look.underway:
         failed(turn, step, Status.failed, attempt.refused.reason, attempt.refused.code)
     elif look.refuse:
         failed(turn, step, Status.refused, look.refuse)
@@ -217,11 +219,18 @@ def _pause(turn: Turn, step: PlannedStep) -> timedelta:
     return min(longest, max(soonest, (turn.now - acted) / 4))
 
 
+def _was_kept(turn: Turn, failure: Failure) -> bool:
+    """Whether the call was kept from leaving in a run that ends: the step is no failure, and who resumes the run looks."""
+    return failure.code == "revoked" and turn.stopping
+
+
 def look_failed(turn: Turn, step: PlannedStep, failure: Failure) -> None:
     """A look could not be had: a passing trouble is looked at again, anything else ends the step."""
     attempt = turn.core.attempts[step.id]
     if failure.ours:
         failed(turn, step, Status.errored, failure.reason, failure.code)
+    elif _was_kept(turn, failure):
+        turn.set(step.id, None)
     elif attempt.refused is not None:
         failed(turn, step, Status.failed, attempt.refused.reason, attempt.refused.code)
     elif turn.plan.mode is Mode.dry_run or not (failure.retry or attempt.phase is Phase.verifying):

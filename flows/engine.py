@@ -22,8 +22,8 @@ from typing import Any
 
 from flows.clock import Clock, uptime
 from flows.core import Core, next_due, react
-from flows.events import Acting, Event, HistoryLearned, LeaseTaken, Noted, Progress, Undoing
-from flows.journal import Halt, Halted, Holder, Journal, Received, SaidMakeWay
+from flows.events import Acting, Event, HistoryLearned, LeaseTaken, Progress, Undoing
+from flows.journal import Halt, Halted, Holder, Journal, JournalError, Received, SaidMakeWay, SaidNote
 from flows.lease_keeper import LeaseKeeper
 from flows.listener import Ears, Listener
 from flows.messages import (
@@ -58,7 +58,7 @@ from runbooks.model import Mode
 from runbooks.plan import PlannedStep
 from tasks.clients import Clients
 from tasks.contract import Change
-from tasks.errors import ActionFailed, Revoked
+from tasks.errors import Revoked
 
 PULSE = timedelta(milliseconds=100)
 """Longest time without a look at what is due."""
@@ -82,8 +82,6 @@ class Opened:
     held: Mapping[str, int]
     leased: float = field(default_factory=uptime)
     """Uptime right before the leases were asked for: a slow journal must not lengthen them."""
-    owed: tuple[str, ...] = ()
-    """Targets that a drill held then; a live run takes them when it has made way."""
 
 
 class Engine:
@@ -106,9 +104,8 @@ class Engine:
         self._halted: str | None = None
         self._leases = LeaseKeeper(
             journal, clock, opened.holder, opened.held, opened.leased,
-            live=opened.core.plan.mode is Mode.live, owed=opened.owed,
+            live=opened.core.plan.mode is Mode.live,
         )  # fmt: skip
-        self._collected: datetime | None = None
         self._listener = Listener(
             journal, self.execution, lambda: self._leases.tokens, clock, Ears(self._hear, self._obey, self._mailbox.put)
         )
@@ -156,11 +153,9 @@ class Engine:
         self._leases.keep(lambda why: self._mailbox.put(Stop(self._clock.now(), "engine", why)))
         self._core = replace(self._core, heard=self._listener.start(self._core.state.adopted))
         try:
-            self._collect()
             self._react(Tick(self._clock.now()))
             while not self._core.ended:
                 self._react(self._next())
-                self._collect()
             return self._journaled
         finally:
             self._listener.end()
@@ -233,8 +228,12 @@ class Engine:
             observer.put(notice)
 
     def _hear(self, received: Received) -> None:
-        if isinstance(received.said, SaidMakeWay) and self._core.plan.mode is Mode.drill:
-            self._leases.make_way()
+        said = received.said
+        if isinstance(said, SaidMakeWay):
+            if said.holder != self._leases.holder.name:  # of this execution's that was resumed here, and has made way
+                received = replace(received, said=SaidNote(by=said.by, reason=said.reason))
+            elif self._core.plan.mode is Mode.drill:
+                self._leases.make_way()
         self._mailbox.put(Letter(self._clock.now(), received))
 
     def _obey(self, halt: Halt) -> None:
@@ -282,6 +281,8 @@ class Engine:
         if key not in self._work:
             try:
                 self._work[key] = self._prepare(self._core.plan.by_id[command.step])
+            except JournalError:
+                raise
             except Exception as error:  # noqa: BLE001 - becomes the step's outcome
                 self._mailbox.put(Saw(self._clock.now(), command.step, command.attempt, as_failure(error)))
                 return
@@ -311,6 +312,8 @@ class Engine:
     def _start_undo(self, command: DoUndo) -> None:
         try:
             work = self._work[command.step, UNDO] = self._prepare(self._core.plan.by_id[command.step])
+        except JournalError:
+            raise
         except Exception as error:  # noqa: BLE001 - becomes the step's outcome
             self._mailbox.put(UndoReturned(self._clock.now(), command.step, as_failure(error)))
             return
@@ -332,22 +335,6 @@ class Engine:
                 if token is not None:
                     self._write([LeaseTaken(at=self._clock.now(), targets={target: token})])
         return self._preparer.work(step, state)
-
-    def _collect(self) -> None:
-        """Take what a drill held when we came, once it has made way. A step that needs it sooner looks until it has it."""
-        now, first = self._clock.now(), self._collected is None
-        if not self._leases.owed or self._core.ended or (self._collected is not None and now < self._collected + PULSE):
-            return
-        self._collected = now
-        for target in self._leases.owed:
-            try:
-                token = self._leases.take(target)
-            except ActionFailed as busy:
-                if first:
-                    self._write([Noted(at=now, text=busy.reason)])
-            else:
-                if token is not None:
-                    self._write([LeaseTaken(at=now, targets={target: token})])
 
     def _warm_up(self) -> None:
         """Import what later steps need while earlier ones wait, once the first look is out."""

@@ -1,4 +1,4 @@
-"""Who holds a lease: a live run or a drill, and a process that is dead or alive for certain."""
+"""Who holds a lease: a process that is dead or alive for certain, and a drill, which makes way for a live run."""
 
 from __future__ import annotations
 
@@ -6,18 +6,44 @@ import os
 import platform
 import secrets
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from flows.clock import boot_id
 from flows.events import ExecutionStarted
-from flows.journal import Holder, Journal
+from flows.journal import Busy, Holder, Journal, SaidMakeWay
 from runbooks.model import Mode
 
 
-def mode_of(journal: Journal, execution: str) -> Mode | None:
-    """The mode of an execution; None when it has no first event (yet)."""
-    started = next((event for _, event in journal.read(execution)), None)
-    return started.mode if isinstance(started, ExecutionStarted) else None
+class Drills:
+    """Of one live run: the drills that it met, each asked once to make way.
+
+    Must never happen: a lease is taken from a drill whose call may be out. So nothing is taken here: a drill gives its
+    leases back when its act has ended, or they end by themselves, because it renews them no more.
+    """
+
+    def __init__(self, journal: Journal, execution: str) -> None:
+        self._journal = journal
+        self._execution = execution
+        self._met: dict[str, bool] = {}
+
+    def hold(self, busy: Busy, now: datetime) -> bool | None:
+        """Tell whether a drill holds it, which makes way now; None when the holder has not even written its first event."""
+        name = busy.holder.name
+        if name not in self._met:
+            rows = self._journal.read(busy.holder.execution)
+            if not rows:
+                return None
+            started = rows[0][1]
+            self._met[name] = isinstance(started, ExecutionStarted) and started.mode is Mode.drill
+            if self._met[name] and not is_dead(busy.holder):
+                asks = SaidMakeWay(
+                    by=f"execution {self._execution}", reason=f"live execution {self._execution} needs {busy.target}", holder=name
+                )
+                self._journal.put(busy.holder.execution, asks, now)
+        if self._met[name] and is_dead(busy.holder):
+            self._journal.break_lease(busy.holder, now)
+        return self._met[name]
 
 
 def is_dead(holder: Holder) -> bool:

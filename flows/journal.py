@@ -89,9 +89,10 @@ class SaidStop(Said):
 
 
 class SaidMakeWay(Said):
-    """A live run needs what a drill holds; only a drill obeys. `reason` says what."""
+    """A live run needs what a drill holds: `reason` says what, `holder` which process of it; nobody else obeys."""
 
     kind: Literal["make-way"] = "make-way"
+    holder: str
 
 
 class SaidNote(Said):

@@ -7,13 +7,12 @@ journal was asked, so that a slow one lengthens nothing (docs/leases.md).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from flows.clock import Clock, uptime
-from flows.holders import is_dead, mode_of
-from flows.journal import Busy, Holder, InDoubt, Journal, JournalError, LeaseLost, SaidMakeWay
-from runbooks.model import Mode
+from flows.holders import Drills
+from flows.journal import Busy, Holder, InDoubt, Journal, JournalError, LeaseLost
 from tasks.errors import ActionFailed, Revoked
 
 LEASE = timedelta(seconds=15)
@@ -27,18 +26,16 @@ class LeaseKeeper:
 
     def __init__(
         self, journal: Journal, clock: Clock, holder: Holder, tokens: Mapping[str, int], since: float, *,
-        live: bool, owed: Sequence[str] = (),
+        live: bool,
     ) -> None:  # fmt: skip
-        """tokens: what is held already; since: uptime right before it was asked for; owed: what a drill held then."""
+        """tokens: what is held already; since: uptime right before it was asked for; live: drills make way for it."""
         self.holder = holder
         self._journal = journal
         self._clock = clock
         self._tokens = dict(tokens)
         self._until = since + LEASE.total_seconds() if tokens else None
         self._given_back = False  # apart from `_until`, which a renewal under way may set once more
-        self._live = live
-        self._owed = tuple(owed)
-        self._asked: set[str] = set()
+        self._drills = Drills(journal, holder.execution) if live else None
         self._gives_way = False
         self._over = threading.Event()
 
@@ -59,45 +56,29 @@ class LeaseKeeper:
         if self._until is not None and uptime() + CALL.total_seconds() > self._until:
             raise Revoked("the lease may be lost")
 
-    @property
-    def owed(self) -> tuple[str, ...]:
-        """What a drill held when this live run came, and is not taken yet."""
-        return tuple(target for target in self._owed if target not in self._tokens)
-
     def take(self, target: str) -> int | None:
         """Take another target's lease; give its token, or None when it was held already.
 
-        Raises ActionFailed, with `retry` where a drill was asked to make way.
+        Raises ActionFailed, with `retry` where a drill was asked to make way, and LeaseLost. Must never happen: a lease that
+        ended, and that another may have had meanwhile, comes back by this, and an act goes on with what it saw before.
         """
         if target in self._tokens:
             return None
         got = self._journal.acquire([*self._tokens, target], self.holder, LEASE, self._clock.now())
         if isinstance(got, Busy):
             held_by = f"execution {got.holder.execution} since {got.since:%H:%M:%S} UTC"
-            if self._makes_way(got):
+            if self._drills is not None and self._drills.hold(got, self._clock.now()):
                 raise ActionFailed(f"{got.target} is held by {held_by}, a drill, which makes way", code="busy", retry=True)
             raise ActionFailed(f"{got.target} is held by {held_by}", code="busy")
+        lost = next((name for name, token in self._tokens.items() if got.tokens[name] != token), None)
+        if lost is not None:
+            self._until = 0.0
+            raise LeaseLost(f"execution {self.holder.execution}: the lease on {lost} had ended")
         self._tokens = dict(got.tokens)
         return got.tokens[target]
 
-    def _makes_way(self, busy: Busy) -> bool:
-        """Ask a drill to stop, once; tell whether we are live and it is one.
-
-        Must never happen: a lease is taken from a drill whose call may be out. So nothing is taken: it gives its leases back
-        when its last call has ended, or they end by themselves, because it renews them no more (`make_way`).
-        """
-        if not self._live or mode_of(self._journal, busy.holder.execution) is not Mode.drill:
-            return False
-        if is_dead(busy.holder):
-            self._journal.break_lease(busy.holder, self._clock.now())
-        elif busy.holder.name not in self._asked:
-            asks = SaidMakeWay(by=f"execution {self.holder.execution}", reason=f"it is live and needs {busy.target}")
-            self._journal.put(busy.holder.execution, asks, self._clock.now())
-            self._asked.add(busy.holder.name)
-        return True
-
     def make_way(self) -> None:
-        """Renew no more: what is held ends with what is under way, and after LEASE at the latest. Safe from any thread."""
+        """Renew no more: what is held ends with the act that is out, and after LEASE at the latest. Safe from any thread."""
         self._gives_way = True
 
     def keep(self, lost: Callable[[str], None]) -> None:

@@ -53,9 +53,9 @@ def take_letter(turn: Turn, letter: Letter) -> None:
             )  # fmt: skip
         case SaidStop():
             turn.write(StopAsked(at=turn.now, by=said.by, reason=said.reason, entry=number))
-        case SaidMakeWay() if turn.plan.mode is Mode.drill:
+        case SaidMakeWay() if turn.plan.mode is Mode.drill and not turn.stopping:
             turn.write(StopAsked(at=turn.now, by=said.by, reason=said.reason, entry=number))
-        case SaidNote():
+        case SaidNote() | SaidMakeWay():
             turn.write(Noted(at=turn.now, text=said.reason, by=said.by, entry=number))
         case _:
             turn.write(Noted(at=turn.now, by=said.by, entry=number, text="answered something that nobody asks"))

@@ -13,7 +13,7 @@ from flows.clock import Clock, uptime
 from flows.core import Core
 from flows.engine import Engine, Opened
 from flows.events import Event, ExecutionStarted, LeaseTaken, Marked, Override, Resumed, Status, Verdict
-from flows.holders import is_dead, me, mode_of
+from flows.holders import Drills, is_dead, me
 from flows.journal import EVERYTHING, Busy, Halted, Held, Holder, InboxEntry, Journal
 from flows.lease_keeper import LEASE
 from flows.preparing import needs_lease
@@ -62,11 +62,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Leased:
-    """What was acquired: target → token, the uptime right before it was asked for, and what a drill held then."""
+    """What was acquired: target → token, and the uptime right before it was asked for."""
 
     tokens: Mapping[str, int] = field(default_factory=dict)
     asked: float = field(default_factory=uptime)
-    owed: tuple[str, ...] = ()
 
 
 def new_id() -> str:
@@ -89,7 +88,8 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
     leased = Leased()
     if plan.mode is not Mode.dry_run:
         _demand_no_halt(journal, targets)
-        got = _acquire(journal, holder, targets, plan.mode, clock)
+        drills = Drills(journal, execution) if plan.mode is Mode.live else None
+        got = _acquire(journal, holder, targets, drills, clock)
         if isinstance(got, Busy):
             raise TargetBusy(got, where_is(journal, got.holder.execution))
         leased = got
@@ -110,7 +110,7 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
     number = journal.append(execution, 0, events)
     for said in request.said:
         journal.put(execution, said, now)
-    opened = Opened(execution, Core(plan, fold(events), checks=True), number, holder, leased.tokens, leased.asked, leased.owed)
+    opened = Opened(execution, Core(plan, fold(events), checks=True), number, holder, leased.tokens, leased.asked)
     return Engine(opened, journal, clock, environ=environ)
 
 
@@ -135,7 +135,7 @@ def resume(
     if plan.mode is not Mode.dry_run:
         targets = known_targets(plan, environ)
         _demand_no_halt(journal, targets)
-        leased = _take_over(journal, holder, targets, plan.mode, clock)
+        leased = _take_over(journal, holder, targets, Drills(journal, execution) if plan.mode is Mode.live else None, clock)
         rows = journal.read(execution)  # again: it may have gone on while we waited
         state = fold(event for _, event in rows)
     now = clock.now()
@@ -146,7 +146,7 @@ def resume(
     if leased.tokens:
         events.append(LeaseTaken(at=now, targets=dict(leased.tokens)))
     number = journal.append(execution, rows[-1][0], events)
-    opened = Opened(execution, Core(plan, fold(events, state), checks=True), number, holder, leased.tokens, leased.asked, leased.owed)
+    opened = Opened(execution, Core(plan, fold(events, state), checks=True), number, holder, leased.tokens, leased.asked)
     return Engine(opened, journal, clock, environ=environ)
 
 
@@ -212,8 +212,8 @@ def known_targets(plan: Plan, environ: Mapping[str, str] | None = None) -> tuple
                     look_up(reference)
                 except LookupError as error:
                     problems.append(Problem(step.place, f"step {step.id}", str(error)))
-        if not problems and needs_lease(plan.mode, step) and not any(ref.scope == "steps" for ref in references):
-            action = step.action(look_up)
+        if not problems and needs_lease(plan.mode, step):
+            action = step.action_so_far(look_up)  # what only earlier steps tell seldom names what is changed
             if isinstance(action, Change):
                 targets.extend(action.targets)
     if problems:
@@ -221,33 +221,31 @@ def known_targets(plan: Plan, environ: Mapping[str, str] | None = None) -> tuple
     return tuple(dict.fromkeys(targets))
 
 
-def _acquire(journal: Journal, holder: Holder, targets: Sequence[str], mode: Mode, clock: Clock) -> Leased | Busy:
-    """Take the leases of the execution and of all targets, or none; a live run leaves out what a drill holds.
+def _acquire(journal: Journal, holder: Holder, targets: Sequence[str], drills: Drills | None, clock: Clock) -> Leased | Busy:
+    """Take the leases of the execution and of all targets, or none. A drill in a live run's way is asked to make way.
 
-    That is owed to it: its engine asks the drill to make way and takes the rest then, while the first steps look already.
+    That takes as long as the act that the drill has out, usually none, and no longer than its lease lasts. drills: those
+    that a live run met; None for others, who ask nobody.
     """
-    wanted = [f"execution:{holder.execution}", *targets]
-    give_up = uptime() + NAMELESS
+    began = uptime()
     while True:
         asked = uptime()
-        got = journal.acquire(wanted, holder, LEASE, clock.now())
+        got = journal.acquire([f"execution:{holder.execution}", *targets], holder, LEASE, clock.now())
         if isinstance(got, Held):
-            return Leased(got.tokens, asked, tuple(target for target in targets if target not in wanted))
-        theirs = mode_of(journal, got.holder.execution)
-        if mode is not Mode.live or theirs not in {Mode.drill, None} or (theirs is None and asked > give_up):
+            return Leased(got.tokens, asked)
+        is_drill = drills.hold(got, clock.now()) if drills is not None else False
+        patience = NAMELESS if is_drill is None else LEASE.total_seconds() + 1 if is_drill else 0
+        if asked - began >= patience:
             return got
-        if theirs is Mode.drill:
-            wanted.remove(got.target)
-        else:
-            time.sleep(0.02)
+        time.sleep(0.02)
 
 
-def _take_over(journal: Journal, holder: Holder, targets: Sequence[str], mode: Mode, clock: Clock) -> Leased:
+def _take_over(journal: Journal, holder: Holder, targets: Sequence[str], drills: Drills | None, clock: Clock) -> Leased:
     """Acquire, waiting for leases that nobody renews; at most one TTL, because a renewed lease has a live holder."""
     give_up = clock.now() + LEASE + timedelta(seconds=1)
     ends: dict[str, str] = {}
     while True:
-        got = _acquire(journal, holder, targets, mode, clock)
+        got = _acquire(journal, holder, targets, drills, clock)
         if isinstance(got, Leased):
             return got
         if is_dead(got.holder):

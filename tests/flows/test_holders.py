@@ -20,7 +20,6 @@ from flows.journal import Busy, Held, Holder
 from flows.journal_sqlite import SqliteJournal
 from flows.lease_keeper import LEASE
 from flows.runs import Request, start
-from runbooks.model import Mode
 from tests.flows.world import Set, make_plan, step
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +103,7 @@ def test_a_slow_look_at_a_lease_is_no_sign_that_its_holder_lives(tmp_path: Path,
     monkeypatch.setattr(runs, "LEASE", timedelta(seconds=2))
     journal = Slow(tmp_path / "journal.db")
     journal.acquire(["execution:e1", "sim:a"], Holder("e1", "e1/x", "elsewhere", 1, ""), runs.LEASE, datetime.now(UTC))
-    took = runs._take_over(journal, holders.me("e1"), ["sim:a"], Mode.live, SystemClock())
+    took = runs._take_over(journal, holders.me("e1"), ["sim:a"], None, SystemClock())
     assert set(took.tokens) == {"execution:e1", "sim:a"}
     assert journal.asked > 3
     journal.close()
