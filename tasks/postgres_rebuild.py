@@ -63,6 +63,11 @@ class RebuildStandby(Change[Rebuilding]):
         """The node."""
         return f"postgres:{self.node.name}"
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The node, and the primary, which gets a slot and the names that commits wait for."""
+        return (self.target, f"postgres:{self.primary.name}")
+
     def by_hand(self) -> tuple[str, ...]:
         """Keep, rewind, start as a standby; on the node's host, as PostgreSQL's user."""
         return (

@@ -73,6 +73,11 @@ class Switchover(Change[Switching]):
         """The pair, by the server that becomes the primary."""
         return f"postgres:{self.standby.name}"
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Both. Must never happen: two runs stop one primary, and each promotes another of its standbys."""
+        return (self.target, f"postgres:{self.primary.name}")
+
     def by_hand(self) -> tuple[str, ...]:
         """Stop clean, compare, promote, start the old one as a standby."""
         return (

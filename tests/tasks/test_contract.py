@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from tasks import registry
 from tasks.contract import Action, Change, Probe, Seen
+from tasks.postgres_server import Server
 from tests.tasks.samples import INPUTS, SECRET, STATES
 
 NAMES = registry.names()
@@ -137,6 +138,18 @@ def test_a_change_says_what_it_changes_and_whether_it_can_be_undone(name: str) -
     if action.resend is not None:
         assert action.resend >= action.interval
         assert not action.phased
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(action_of(name), Change)])
+def test_a_change_holds_the_lease_of_every_server_that_it_is_given(name: str) -> None:
+    """Must never happen: two runs change one server, because one of them holds only the other server of a pair."""
+    action = action_of(name)
+    assert isinstance(action, Change)
+    servers: list[Server] = []
+    for field in type(action).model_fields:
+        value = getattr(action, field)
+        servers += [one for one in (value.values() if isinstance(value, dict) else [value]) if isinstance(one, Server)]
+    assert {f"postgres:{one.name}" for one in servers} <= set(action.targets)
 
 
 @pytest.mark.parametrize("name", NAMES)
