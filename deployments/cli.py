@@ -66,8 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _explain(error: Exception) -> int:
     """Say what is wrong; a defect of ours keeps its traceback."""
     from deployments.exits import Exit
+    from flows.acquiring import TargetBusy
     from flows.journal import Halted, JournalError
-    from flows.runs import CannotResume, TargetBusy
+    from flows.runs import CannotResume
     from runbooks.problems import RunbookError
 
     match error:

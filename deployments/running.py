@@ -78,7 +78,7 @@ def run_run(options: argparse.Namespace) -> int:
     said += _forced(options, options.by)
     journal = open_journal(options.journal)
     request = Request(plan, options.by, "cli", options.reason, _impact(options.impact), said)
-    engine = start(journal, request, SystemClock())
+    engine = start(journal, request, SystemClock(), tell=_tell)
     learn_aside(engine, lambda: open_journal(options.journal))
     return carry_out(engine, journal, name=options.by, plain=options.plain)
 
@@ -99,13 +99,17 @@ def run_resume(options: argparse.Namespace) -> int:
     by = options.by if options.override is None else options.override
     if options.override is None:
         demand_no_more_here(journal, execution)
-        engine = resume(journal, execution, by, SystemClock())
+        engine = resume(journal, execution, by, SystemClock(), tell=_tell)
     else:
         engine = go_on_from_copy(journal, execution, by, options.reason)
     for entry in _forced(options, by):
         journal.put(engine.execution, entry, SystemClock().now())
     learn_aside(engine, lambda: open_journal(options.journal))
     return carry_out(engine, journal, name=by, plain=options.plain)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _lacks_reason(options: argparse.Namespace) -> bool:

@@ -20,16 +20,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from flows.acquiring import TargetBusy, where_is
 from flows.clock import Clock
 from flows.engine import KILL_SWITCH, Engine
 from flows.events import ANY_EVENT, ExecutionStarted, Override, Resumed
-from flows.holders import is_dead, lives_here
+from flows.holders import is_dead, lives_here, may_have_a_call_out
 from flows.journal import Busy, Halted, Import, Journal, JournalError
 from flows.journal_chain import Finding, Row, examine
 from flows.journal_keys import KeyFile
 from flows.journal_sqlite import SqliteJournal
 from flows.lease_keeper import CALL, LEASE
-from flows.runs import CannotResume, TargetBusy, resume, where_is
+from flows.runs import CannotResume, resume
 from flows.state import ExecutionState, fold
 
 
@@ -88,8 +89,8 @@ def _demand_lifted(copy: SqliteJournal, state: ExecutionState, execution: str) -
 def wait_out(copy: SqliteJournal, execution: str, clock: Clock, patience: Patience) -> timedelta:
     """Wait until no call of the last holder can be under way any more; give how long that took.
 
-    A holder that is dead for certain is not waited for while the lease that the copy knows lasts: nobody else can have
-    it. After that, and for any other holder, somebody may have renewed or taken it behind the copy's back while the
+    A holder that is dead for certain is waited for no longer than its last call while the lease that the copy knows
+    lasts: nobody else can have it. After that, and for any other holder, somebody may have renewed or taken it behind the copy's back while the
     journal still lived: a whole lease and the longest call from now. Raises TargetBusy while the holder lives here.
     """
     begun = clock.now()
@@ -104,7 +105,7 @@ def _until(copy: SqliteJournal, execution: str, lease: Busy, now: datetime) -> d
     if lives_here(lease.holder):
         raise TargetBusy(lease, where_is(copy, execution))
     if is_dead(lease.holder) and lease.left > timedelta(0):
-        return now
+        return now + CALL if may_have_a_call_out(copy, lease.holder.execution) else now
     return now + LEASE + CALL
 
 

@@ -12,9 +12,10 @@ What must never happen, and where it is prevented:
 from __future__ import annotations
 
 import importlib
+import math
 import queue
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -24,7 +25,7 @@ from flows.clock import Clock, uptime
 from flows.core import Core, next_due, react
 from flows.events import Acting, Event, HistoryLearned, LeaseTaken, Progress, Undoing
 from flows.journal import Halt, Halted, Holder, Journal, JournalError, Received, SaidMakeWay, SaidNote
-from flows.lease_keeper import LeaseKeeper
+from flows.lease_keeper import CALL, LeaseKeeper
 from flows.listener import Ears, Listener
 from flows.messages import (
     UNDO,
@@ -98,6 +99,8 @@ class Engine:
         self._observers: list[queue.SimpleQueue[Notice | None]] = []
         self._workers = Workers()
         self._work: dict[tuple[str, int], Work] = {}
+        self._out: set[tuple[str, int]] = set()
+        self._given_up = -math.inf
         self._secrets = Secrets()
         self._told: dict[str, tuple[str, datetime]] = {}
         self._warm = False
@@ -163,7 +166,7 @@ class Engine:
             for work in self._work.values():
                 work.clients.revoke("the execution has ended")
             self._workers.close()
-            self._leases.give_back()
+            self._leases.give_back(calls_out=bool(self._out) or uptime() - self._given_up < CALL.total_seconds())
             for observer in self._observers:
                 observer.put(None)
 
@@ -262,16 +265,26 @@ class Engine:
             case DoLook():
                 self._start_look(command)
             case DoAct():
-                work = self._work[command.step, command.attempt]
-                self._workers.submit(lambda: self._mail(ActReturned, command, act(work, command.before)))
+                key = (command.step, command.attempt)
+                work = self._work[key]
+                self._out.add(key)
+                self._workers.submit(lambda: self._mail(ActReturned, command, self._change(key, lambda: act(work, command.before))))
             case DoUndo():
                 self._start_undo(command)
             case DoPreflight():
                 self._workers.submit(self._preflight)
             case Revoke():
+                if (command.step, command.attempt) in self._out:
+                    self._given_up = uptime()
                 work_or_none = self._work.pop((command.step, command.attempt), None)
                 if work_or_none is not None:
                     self._workers.submit(lambda: work_or_none.clients.revoke(command.reason))
+
+    def _change(self, key: tuple[str, int], change: Callable[[], Failure | None]) -> Failure | None:
+        """Must never happen: a lease is given back while a call is out that was made under it."""
+        failure = change()
+        self._out.discard(key)
+        return failure
 
     def _mail(self, kind: type[ActReturned], command: DoAct, failure: Failure | None) -> None:
         self._mailbox.put(kind(self._clock.now(), command.step, command.attempt, failure))
@@ -318,8 +331,10 @@ class Engine:
             self._mailbox.put(UndoReturned(self._clock.now(), command.step, as_failure(error)))
             return
 
+        self._out.add((command.step, UNDO))
+
         def go() -> None:
-            failure = undo(work, command.before)
+            failure = self._change((command.step, UNDO), lambda: undo(work, command.before))
             work.clients.close()
             self._mailbox.put(UndoReturned(self._clock.now(), command.step, failure))
 

@@ -6,13 +6,37 @@ import os
 import platform
 import secrets
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from flows.clock import boot_id
-from flows.events import ExecutionStarted
+from flows.clock import boot_id, uptime
+from flows.events import ExecutionFinished, ExecutionStarted, Interrupted
 from flows.journal import Busy, Holder, Journal, SaidMakeWay
+from flows.state import fold
 from runbooks.model import Mode
+
+
+class Dead:
+    """Of one taker: the holders whose process is gone, each from when it was first seen so.
+
+    Must never happen: a lease passes on while the last call of its dead holder is out; it would land after the taker had
+    looked, and the taker would make it again. `let_go` waits for the longest call where the journal knows of one.
+    """
+
+    def __init__(self, journal: Journal, call: timedelta) -> None:
+        self._journal, self._call = journal, call
+        self._over: dict[str, float] = {}
+
+    def let_go(self, holder: Holder, now: datetime) -> bool:
+        """Tell whether a holder is dead for certain; end its leases as soon as its last call is over."""
+        if not is_dead(holder):
+            return False
+        if holder.name not in self._over:
+            wait = self._call.total_seconds() if may_have_a_call_out(self._journal, holder.execution) else 0.0
+            self._over[holder.name] = uptime() + wait
+        if uptime() >= self._over[holder.name]:
+            self._journal.break_lease(holder, now)
+        return True
 
 
 class Drills:
@@ -22,10 +46,12 @@ class Drills:
     leases back when its act has ended, or they end by themselves, because it renews them no more.
     """
 
-    def __init__(self, journal: Journal, execution: str) -> None:
+    def __init__(self, journal: Journal, execution: str, call: timedelta) -> None:
+        """call: how long the last call of a drill that died may be out."""
         self._journal = journal
         self._execution = execution
         self._met: dict[str, bool] = {}
+        self._dead = Dead(journal, call)
 
     def hold(self, busy: Busy, now: datetime) -> bool | None:
         """Tell whether a drill holds it, which makes way now; None when the holder has not even written its first event."""
@@ -41,9 +67,21 @@ class Drills:
                     by=f"execution {self._execution}", reason=f"live execution {self._execution} needs {busy.target}", holder=name
                 )
                 self._journal.put(busy.holder.execution, asks, now)
-        if self._met[name] and is_dead(busy.holder):
-            self._journal.break_lease(busy.holder, now)
+        if self._met[name]:
+            self._dead.let_go(busy.holder, now)
         return self._met[name]
+
+
+def may_have_a_call_out(journal: Journal, execution: str) -> bool:
+    """Whether, by the journal, a dead process may have left a call behind: an act or an undo that did not end well."""
+    steps = fold(event for _, event in journal.read(execution)).steps.values()
+    return any(one.undoing or (one.acting and (one.status is None or not one.status.lets_go_on)) for one in steps)
+
+
+def has_ended(journal: Journal, execution: str) -> bool:
+    """Whether an execution came to its end, or stopped in good order."""
+    rows = journal.read(execution)
+    return bool(rows) and isinstance(rows[-1][1], ExecutionFinished | Interrupted)
 
 
 def is_dead(holder: Holder) -> bool:

@@ -51,6 +51,9 @@ LeaseClock = Callable[[datetime, datetime], datetime]
 _ROW = "execution, number, at, kind, body, hash, key, mac"
 _LAST = f"SELECT {_ROW} FROM failover.events WHERE execution = %s ORDER BY number DESC LIMIT 1"  # noqa: S608 - constants
 _HELD = "SELECT target, until FROM failover.leases WHERE holder = %s ORDER BY target FOR UPDATE"
+_WANTED = """SELECT target, token, execution, holder, host, pid, boot, since, until FROM failover.leases
+  WHERE target = ANY(%s) OR holder IN (SELECT holder FROM failover.leases WHERE target = ANY(%s) AND holder <> '')
+  ORDER BY target FOR UPDATE"""
 _TIME = "SELECT clock_timestamp()"  # a statement of its own: in the one above it might be read before the rows are locked
 _INSERT = f"INSERT INTO failover.events ({_ROW}) VALUES "  # noqa: S608 - constants
 _HALTS = """SELECT target, by, reason, at FROM failover.switches one WHERE halted
@@ -219,24 +222,30 @@ class PostgresJournal:
             rows, ((server,),) = turn.ask(
                 f"""INSERT INTO failover.leases (target) SELECT name FROM unnest(%s::text[]) name ORDER BY name
                       ON CONFLICT DO NOTHING;
-                    SELECT target, token, execution, holder, host, pid, boot, since, until FROM failover.leases
-                      WHERE target = ANY(%s) ORDER BY target FOR UPDATE;
-                    {_TIME}""",  # noqa: S608 - a constant
-                wanted, wanted,
+                    {_WANTED};
+                    {_TIME}""",  # noqa: S608 - constants
+                wanted, wanted, wanted,
             )  # fmt: skip
             at = self._lease_clock(now, server)
-            tokens, since = {}, []
+            tokens, since, losers = {}, [], set()
             for target, token, *who, began, until in rows:
+                if target not in wanted:
+                    continue
                 ours = who[1] == holder.name and until > at
                 if until > at and not ours:
                     return Busy(target, Holder(*who), began, until.isoformat(), until - at)
                 tokens[target] = token if ours else token + 1
                 since.append(began if ours else at)
+                losers.add(who[1])
+            # Must never happen: who lost one lease acts on another that, by a server's clock that went back, still looks
+            # like its own; so it loses all of them.
             turn.commit(
-                """UPDATE failover.leases old SET token = new.token, since = new.since, until = %s,
+                """UPDATE failover.leases SET holder = '', until = 'epoch' WHERE holder = ANY(%s) AND target <> ALL(%s);
+                   UPDATE failover.leases old SET token = new.token, since = new.since, until = %s,
                      execution = %s, holder = %s, host = %s, pid = %s, boot = %s
                    FROM unnest(%s::text[], %s::bigint[], %s::timestamptz[]) new (target, token, since)
                    WHERE old.target = new.target""",
+                list(losers - {holder.name, ""}), wanted,
                 at + ttl, holder.execution, holder.name, holder.host, holder.pid, holder.boot,
                 list(tokens), list(tokens.values()), since,
             )  # fmt: skip

@@ -35,7 +35,7 @@ class LeaseKeeper:
         self._tokens = dict(tokens)
         self._until = since + LEASE.total_seconds() if tokens else None
         self._given_back = False  # apart from `_until`, which a renewal under way may set once more
-        self._drills = Drills(journal, holder.execution) if live else None
+        self._drills = Drills(journal, holder.execution, CALL) if live else None
         self._gives_way = False
         self._over = threading.Event()
 
@@ -105,8 +105,11 @@ class LeaseKeeper:
         """Let no further call out, and renew no more."""
         self._over.set()
 
-    def give_back(self) -> None:
+    def give_back(self, *, calls_out: bool) -> None:
         """Release everything; what cannot be released expires by itself.
+
+        Must never happen: another takes what a call of ours still changes. calls_out: one was given up so lately that it
+        may be; then the leases end with the longest call, and this process need not wait for it.
 
         Must never happen: the copy of the journal says that a lease lasts which another may have taken meanwhile. So it is
         over as soon as its release may have been written, and lasts only when it was not for certain.
@@ -115,8 +118,11 @@ class LeaseKeeper:
             return
         self._given_back = True
         try:
-            self._journal.release(self.holder, self._clock.now())
-        except InDoubt:
+            if calls_out:
+                self._journal.renew(self.holder, CALL, self._clock.now())
+            else:
+                self._journal.release(self.holder, self._clock.now())
+        except (InDoubt, LeaseLost):
             pass
         except JournalError:
             self._given_back = False

@@ -27,6 +27,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows import prefect_form as form
 from flows import prefect_picture as picture
+from flows.acquiring import TargetBusy
 from flows.clock import SystemClock
 from flows.engine import Engine
 from flows.events import Verdict
@@ -35,7 +36,7 @@ from flows.journal import Halted, Journal, JournalError
 from flows.prefect_mirror import Logger, Mirror, Subject
 from flows.prefect_pages import publish_report
 from flows.prefect_picture import Shown
-from flows.runs import CannotResume, Request, TargetBusy, replan, resume, start
+from flows.runs import CannotResume, Request, replan, resume, start
 from flows.state import ExecutionState, fold
 from flows.stopping import heard
 from runbooks.loader import Loaded

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from flows.clock import Clock, uptime
+from flows.acquiring import Acquiring, Leased, Tell
+from flows.clock import Clock
 from flows.core import Core
 from flows.engine import Engine, Opened
 from flows.events import Event, ExecutionStarted, LeaseTaken, Marked, Override, Resumed, Status, Verdict
-from flows.holders import Drills, is_dead, me
-from flows.journal import EVERYTHING, Busy, Halted, Held, Holder, InboxEntry, Journal
-from flows.lease_keeper import LEASE
+from flows.holders import me
+from flows.journal import EVERYTHING, Halted, InboxEntry, Journal
 from flows.preparing import needs_lease
 from flows.state import ExecutionState, fold
 from runbooks.loader import load_text
@@ -25,21 +24,6 @@ from runbooks.planner import plan as make_plan
 from runbooks.problems import Problem, RunbookError
 from runbooks.references import inside
 from tasks.contract import Change, Mark
-
-NAMELESS = 1.0
-"""Seconds to wait for the first event of an execution, which is written right behind its leases."""
-
-
-class TargetBusy(Exception):
-    """Somebody else holds what this run would change."""
-
-    def __init__(self, busy: Busy, doing: str = "") -> None:
-        self.busy = busy
-        at = f", at step {doing}" if doing else ""
-        super().__init__(
-            f"{busy.target} is held by execution {busy.holder.execution} on {busy.holder.host} (pid {busy.holder.pid}) "
-            f"since {busy.since:%Y-%m-%d %H:%M:%S} UTC{at}"
-        )
 
 
 class CannotResume(Exception):
@@ -60,20 +44,14 @@ class Request:
     execution: str | None = None
 
 
-@dataclass(frozen=True)
-class Leased:
-    """What was acquired: target → token, and the uptime right before it was asked for."""
-
-    tokens: Mapping[str, int] = field(default_factory=dict)
-    asked: float = field(default_factory=uptime)
-
-
 def new_id() -> str:
     """A fresh execution id: short enough to say aloud."""
     return secrets.token_hex(4)
 
 
-def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str, str] | None = None) -> Engine:
+def start(
+    journal: Journal, request: Request, clock: Clock, environ: Mapping[str, str] | None = None, *, tell: Tell = lambda _: None
+) -> Engine:
     """Write the execution's first event, with its leases held; give the engine that carries it out.
 
     Raises RunbookError when a secret that a step needs is missing, TargetBusy when somebody else holds a target, and
@@ -88,11 +66,7 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
     leased = Leased()
     if plan.mode is not Mode.dry_run:
         _demand_no_halt(journal, targets)
-        drills = Drills(journal, execution) if plan.mode is Mode.live else None
-        got = _acquire(journal, holder, targets, drills, clock)
-        if isinstance(got, Busy):
-            raise TargetBusy(got, where_is(journal, got.holder.execution))
-        leased = got
+        leased = Acquiring(journal, holder, clock, live=plan.mode is Mode.live, tell=tell).start(targets)
     runbook = plan.runbook
     events: list[Event] = [
         ExecutionStarted(
@@ -115,8 +89,9 @@ def start(journal: Journal, request: Request, clock: Clock, environ: Mapping[str
 
 
 def resume(
-    journal: Journal, execution: str, by: str, clock: Clock, environ: Mapping[str, str] | None = None
-) -> Engine:
+    journal: Journal, execution: str, by: str, clock: Clock, environ: Mapping[str, str] | None = None,
+    *, tell: Tell = lambda _: None,
+) -> Engine:  # fmt: skip
     """Take an execution over from whoever carried it out; finished steps are kept, the others look first.
 
     A dead holder on this machine is told by its process; any other holder's leases are waited for (at most 15 s and as
@@ -133,9 +108,9 @@ def resume(
     holder = me(execution)
     leased = Leased()
     if plan.mode is not Mode.dry_run:
-        targets = known_targets(plan, environ)
+        targets = tuple(dict.fromkeys([*known_targets(plan, environ), *_held_before(execution, rows)]))
         _demand_no_halt(journal, targets)
-        leased = _take_over(journal, holder, targets, Drills(journal, execution) if plan.mode is Mode.live else None, clock)
+        leased = Acquiring(journal, holder, clock, live=plan.mode is Mode.live, tell=tell).take_over(targets)
         rows = journal.read(execution)  # again: it may have gone on while we waited
         state = fold(event for _, event in rows)
     now = clock.now()
@@ -148,6 +123,12 @@ def resume(
     number = journal.append(execution, rows[-1][0], events)
     opened = Opened(execution, Core(plan, fold(events, state), checks=True), number, holder, leased.tokens, leased.asked)
     return Engine(opened, journal, clock, environ=environ)
+
+
+def _held_before(execution: str, rows: Sequence[tuple[int, Event]]) -> list[str]:
+    """What steps learned to change, and took when they began: a rollback goes back to it, too."""
+    taken = [event.targets for _, event in rows if isinstance(event, LeaseTaken)]
+    return [target for targets in taken for target in targets if target != f"execution:{execution}"]
 
 
 def _demand_its_place(journal: Journal, execution: str, events: Sequence[Event]) -> None:
@@ -219,48 +200,6 @@ def known_targets(plan: Plan, environ: Mapping[str, str] | None = None) -> tuple
     if problems:
         raise RunbookError(problems)
     return tuple(dict.fromkeys(targets))
-
-
-def _acquire(journal: Journal, holder: Holder, targets: Sequence[str], drills: Drills | None, clock: Clock) -> Leased | Busy:
-    """Take the leases of the execution and of all targets, or none. A drill in a live run's way is asked to make way.
-
-    That takes as long as the act that the drill has out, usually none, and no longer than its lease lasts. drills: those
-    that a live run met; None for others, who ask nobody.
-    """
-    began = uptime()
-    while True:
-        asked = uptime()
-        got = journal.acquire([f"execution:{holder.execution}", *targets], holder, LEASE, clock.now())
-        if isinstance(got, Held):
-            return Leased(got.tokens, asked)
-        is_drill = drills.hold(got, clock.now()) if drills is not None else False
-        patience = NAMELESS if is_drill is None else LEASE.total_seconds() + 1 if is_drill else 0
-        if asked - began >= patience:
-            return got
-        time.sleep(0.02)
-
-
-def _take_over(journal: Journal, holder: Holder, targets: Sequence[str], drills: Drills | None, clock: Clock) -> Leased:
-    """Acquire, waiting for leases that nobody renews; at most one TTL, because a renewed lease has a live holder."""
-    give_up = clock.now() + LEASE + timedelta(seconds=1)
-    ends: dict[str, str] = {}
-    while True:
-        got = _acquire(journal, holder, targets, drills, clock)
-        if isinstance(got, Leased):
-            return got
-        if is_dead(got.holder):
-            journal.break_lease(got.holder, clock.now())
-            continue
-        renewed = ends.setdefault(got.target, got.ends) != got.ends
-        if renewed or clock.now() > give_up:  # somebody lives
-            raise TargetBusy(got, where_is(journal, got.holder.execution))
-        time.sleep(0.2)
-
-
-def where_is(journal: Journal, execution: str) -> str:
-    """The steps an execution is at, for people who find it in their way."""
-    state = fold(event for _, event in journal.read(execution))
-    return ", ".join(name for name, record in state.steps.items() if record.started and record.status is None)
 
 
 def our_version() -> str:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows import runs
+from flows.acquiring import TargetBusy
 from flows.break_glass import Fork, Named, Patience, Relation, bring_back, compare, go_on, wait_out
 from flows.clock import SystemClock, uptime
 from flows.engine import Engine
@@ -25,7 +26,7 @@ from flows.journal_copy import CopyFile, LocalCopy
 from flows.journal_sqlite import SqliteJournal
 from flows.journal_sqlite_leases import Taken
 from flows.lease_keeper import CALL, LEASE
-from flows.runs import CannotResume, Request, TargetBusy, start
+from flows.runs import CannotResume, Request, start
 from runbooks.plan import Plan
 from tests.flows.journals import PostgresPlace
 from tests.flows.test_engine import Fast

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import holders, runs
+from flows import acquiring, holders
+from flows.acquiring import Acquiring
 from flows.clock import SystemClock, uptime
 from flows.events import Event
 from flows.holders import is_dead
@@ -100,10 +101,10 @@ def test_a_slow_look_at_a_lease_is_no_sign_that_its_holder_lives(tmp_path: Path,
             time.sleep(0.3 if self.asked == 2 else 0)
             return super().acquire(targets, holder, ttl, now)
 
-    monkeypatch.setattr(runs, "LEASE", timedelta(seconds=2))
+    monkeypatch.setattr(acquiring, "LEASE", timedelta(seconds=2))
     journal = Slow(tmp_path / "journal.db")
-    journal.acquire(["execution:e1", "sim:a"], Holder("e1", "e1/x", "elsewhere", 1, ""), runs.LEASE, datetime.now(UTC))
-    took = runs._take_over(journal, holders.me("e1"), ["sim:a"], None, SystemClock())
+    journal.acquire(["execution:e1", "sim:a"], Holder("e1", "e1/x", "elsewhere", 1, ""), acquiring.LEASE, datetime.now(UTC))
+    took = Acquiring(journal, holders.me("e1"), SystemClock(), live=False, tell=print).take_over(["sim:a"])
     assert set(took.tokens) == {"execution:e1", "sim:a"}
     assert journal.asked > 3
     journal.close()

@@ -10,16 +10,15 @@ from time import sleep
 
 import pytest
 
-from flows import lease_keeper
+from flows import holders, lease_keeper
 from flows.clock import SystemClock, uptime
-from flows.events import Acting
-from flows.journal import Busy, Halt, Held, Holder, LeaseLost
+from flows.journal import Busy, Halt, Held, Holder
 from flows.journal_sqlite import SqliteJournal
 from flows.journal_sqlite_leases import Leases
 from flows.lease_keeper import LeaseKeeper
 from flows.runs import Request, start
 from tests.flows.two_runners import Broken, Draw, explore, machine
-from tests.flows.world import START, Set, make_plan, step
+from tests.flows.world import Set, make_plan, step
 
 SCHEDULES = 10_100
 """Of which a few are alike."""
@@ -55,6 +54,12 @@ def test_a_guard_that_leaves_no_room_for_the_call_is_found(monkeypatch: pytest.M
         explore(monkeypatch, tmp_path, ENOUGH, HARD)
 
 
+def test_a_dead_holders_lease_that_is_taken_while_its_call_is_out_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(holders, "may_have_a_call_out", lambda *_: False)
+    with pytest.raises(Broken):
+        explore(monkeypatch, tmp_path, ENOUGH, HARD)
+
+
 def test_a_lease_that_is_shorter_than_its_holder_thinks_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     renew = SqliteJournal.renew
     monkeypatch.setattr(
@@ -79,21 +84,6 @@ def test_an_announcement_without_a_look_at_the_lease_is_found(monkeypatch: pytes
     monkeypatch.setattr(SqliteJournal, "_may_act", lambda *_: None)
     with pytest.raises(Broken):
         explore(monkeypatch, tmp_path, ENOUGH, HARD)
-
-
-def test_who_lost_one_lease_has_lost_all_whatever_time_he_thinks_it_is(tmp_path: Path) -> None:
-    """Found by the schedules: a process that is stopped on its way into the journal comes with the time of then."""
-    journal, ttl = SqliteJournal(tmp_path / "journal.db", uptime=None), timedelta(seconds=15)
-    first, second = (Holder(name, f"{name}/x", "host", 1, "boot") for name in ("e1", "e2"))
-    journal.acquire(["execution:e1", "db:1"], first, ttl, START)
-    journal.acquire(["execution:e2", "db:1"], second, ttl, START + timedelta(seconds=16))
-    event = Acting(at=START + timedelta(seconds=1), step="promote", attempt=1, before={}, target="db:1", describe="promote")
-    with pytest.raises(LeaseLost):
-        journal.append("e1", 0, [event], first)
-    with pytest.raises(LeaseLost):
-        journal.renew(first, ttl, event.at)
-    journal.append("e2", 0, [event.model_copy(update={"at": START + timedelta(seconds=17)})], second)
-    journal.close()
 
 
 def test_a_slow_look_at_the_kill_switch_does_not_lengthen_the_lease(tmp_path: Path) -> None:

@@ -156,6 +156,27 @@ def test_an_act_cannot_be_announced_without_the_lease(journal: Journal) -> None:
     assert len(journal.read("e1")) == 2
 
 
+def test_who_lost_one_lease_has_lost_all_whatever_time_it_is(journal: Journal) -> None:
+    """A process that is stopped on its way into a file comes with the time of then; a server's clock may go back."""
+    number = begin(journal)
+    journal.acquire(["a", "b"], holder("e1"), TTL, NOW)
+    journal.acquire(["b"], holder("e2"), TTL, NOW + TTL * 2)
+    with pytest.raises(LeaseLost):
+        journal.append("e1", number, [note(at=NOW)], lease=holder("e1"))
+    with pytest.raises(LeaseLost):
+        journal.renew(holder("e1"), TTL, NOW)
+    assert isinstance(journal.acquire(["a"], holder("e3"), TTL, NOW), Held)
+    assert journal.append("e1", number, [note(at=NOW + TTL * 2)], lease=holder("e2"))
+
+
+def test_who_gave_its_leases_back_takes_nobody_elses(journal: Journal) -> None:
+    journal.acquire(["a", "b"], holder("e1"), TTL, NOW)
+    journal.release(holder("e1"), NOW)
+    journal.acquire(["a"], holder("e2"), TTL, NOW)
+    journal.acquire(["b"], holder("e3"), TTL, NOW)
+    assert journal.renew(holder("e2"), TTL, NOW) == journal.renew(holder("e3"), TTL, NOW) == NOW + TTL
+
+
 def test_a_lost_lease_is_not_renewed(journal: Journal) -> None:
     journal.acquire(["a"], holder("e1"), TTL, NOW)
     assert journal.renew(holder("e1"), TTL, NOW + TTL / 2) == NOW + TTL * 1.5

@@ -12,14 +12,15 @@ from typing import ClassVar
 
 import pytest
 
-from flows import holders, lease_keeper, runs
+from flows import acquiring, holders, lease_keeper, runs
+from flows.acquiring import TargetBusy
 from flows.clock import SystemClock
 from flows.engine import Engine
 from flows.events import LeaseTaken, Noted, StopAsked, Verdict
 from flows.journal import Holder, LeaseLost, SaidMakeWay
 from flows.journal_sqlite import SqliteJournal
 from flows.lease_keeper import LeaseKeeper
-from flows.runs import Request, TargetBusy, resume, start
+from flows.runs import Request, resume, start
 from flows.state import ExecutionState
 from runbooks.model import Mode
 from runbooks.plan import Plan
@@ -127,7 +128,7 @@ def test_a_drill_that_hangs_keeps_its_lease_no_longer_than_it_lasts(
     journal: SqliteJournal, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease_keeper, "LEASE", timedelta(seconds=3))
-    monkeypatch.setattr(runs, "LEASE", timedelta(seconds=3))
+    monkeypatch.setattr(acquiring, "LEASE", timedelta(seconds=3))
     monkeypatch.setattr(lease_keeper, "CALL", timedelta(seconds=0.2))
     drill = Run(journal, make_plan(step("a", Held)), Mode.drill)
     assert Held.begun.wait(5)
@@ -158,7 +159,7 @@ def test_a_drill_that_goes_on_renewing_is_an_answer(
 ) -> None:
     """One of an older version does not know the word: the live run ends with who holds what, and not never."""
     monkeypatch.setattr(lease_keeper, "LEASE", timedelta(seconds=2))
-    monkeypatch.setattr(runs, "LEASE", timedelta(seconds=2))
+    monkeypatch.setattr(acquiring, "LEASE", timedelta(seconds=2))
     monkeypatch.setattr(lease_keeper, "CALL", timedelta(seconds=0.2))
     monkeypatch.setattr(LeaseKeeper, "make_way", lambda _self: None)
     drill = Run(journal, make_plan(step("a", Held)), Mode.drill)
@@ -239,7 +240,7 @@ def test_who_has_written_nothing_yet_is_waited_for_a_moment(journal: SqliteJourn
     began = time.monotonic()
     with pytest.raises(TargetBusy, match="e9"):
         start(journal, Request(OUTAGE, "ines", "test"), SystemClock())
-    assert time.monotonic() - began >= runs.NAMELESS
+    assert time.monotonic() - began >= acquiring.NAMELESS
 
 
 def test_a_lease_that_ended_does_not_come_back_with_another_target(journal: SqliteJournal, world: World) -> None:

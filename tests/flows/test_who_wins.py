@@ -14,6 +14,7 @@ import pytest
 
 from flows import clock as clock_module
 from flows import lease_keeper, runs
+from flows.acquiring import TargetBusy
 from flows.break_glass import Named, go_on
 from flows.clock import SystemClock
 from flows.events import Acting, Answer, Checked, Override, Status, StopAsked, Undoing, Verdict
@@ -21,7 +22,7 @@ from flows.journal import EVERYTHING, Busy, Halted, Held, Holder, JournalError, 
 from flows.journal_copy import LocalCopy
 from flows.journal_sqlite import SqliteJournal
 from flows.lease_keeper import LEASE
-from flows.runs import Request, TargetBusy, resume, start
+from flows.runs import Request, resume, start
 from flows.state import fold
 from runbooks.model import Approval, Mode
 from runbooks.plan import PREFLIGHT, Plan

@@ -24,8 +24,8 @@ from typing import Any, ClassVar
 import pytest
 from greenlet import getcurrent, greenlet
 
+from flows import acquiring, holders, lease_keeper, listener, runs
 from flows import engine as engines
-from flows import holders, lease_keeper, listener, runs
 from flows.events import Acting, Event, Verdict
 from flows.journal import Held, Holder, JournalError
 from flows.journal_sqlite import SqliteJournal
@@ -241,12 +241,10 @@ class Machine:
         self.at(self.now + seconds, go_on)
 
     def end(self, process: Process, outcome: str) -> None:
-        """The process is gone, with all its threads; a call of it that is out lands now or never."""
+        """The process is gone, with all its threads; a call of it that is out still lands when it lands, or never."""
         process.alive, process.outcome = False, outcome
         for call in self.calls:
-            if call.process is process and not call.landed:
-                if self.rng.random() < 0.5:
-                    self._land(call)
+            if call.process is process and not call.landed and self.rng.random() < 0.3:
                 call.landed, call.end = True, self.now
         mine = [one for one in self.threads if one.process is process]
         self.threads = [one for one in self.threads if one.process is not process]
@@ -289,7 +287,7 @@ class Machine:
                 engine = runs.resume(journal, self.execution, "bo", Wall(self, process), {})
             state = engine.run()
             outcome = state.verdict.value if state.verdict else "interrupted"
-        except (JournalError, runs.TargetBusy, runs.CannotResume) as error:
+        except (JournalError, acquiring.TargetBusy, runs.CannotResume) as error:
             outcome = type(error).__name__
         self.count(outcome)
         self.wait("report", self.now + self.rng.choice((0.0, 3.0)))  # its daemon threads are not gone yet
@@ -511,13 +509,14 @@ def ports(patch: pytest.MonkeyPatch, plan: Plan) -> Iterator[None]:
         for module in (lease_keeper, listener):
             inside.setattr(module, "uptime", lambda: machine().now)
             inside.setattr(module, "threading", SimpleNamespace(Thread=Started, Event=Flag))
+        for module in (acquiring, engines, holders):
+            inside.setattr(module, "uptime", lambda: machine().now)
         inside.setattr(engines, "queue", SimpleNamespace(SimpleQueue=Mailbox, Empty=queue.Empty))
         inside.setattr(engines, "Workers", Crew)
         inside.setattr(engines, "PULSE", POLL)
         inside.setattr(listener, "POLL", 4 * POLL)  # nobody says anything here
         inside.setattr(engines, "look_ahead", lambda _plan, _world, *_: ())
-        inside.setattr(runs, "time", time)
-        inside.setattr(runs, "uptime", lambda: machine().now)
+        inside.setattr(acquiring, "time", time)
         inside.setattr(runs, "me", lambda execution: machine().process.holder(execution))  # noqa: PLW0108 - another process each time
         inside.setattr(holders, "me", lambda execution: machine().process.holder(execution))  # noqa: PLW0108 - the same
         inside.setattr(holders, "_born", born)
