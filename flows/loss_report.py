@@ -1,17 +1,36 @@
-"""What was lost, for the report: the range that each step told, against the RPO, and who accepted it."""
+"""What was lost, for the report: the range that each step told, who accepted it, and transaction by transaction where known."""
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from flows.gates import Stake, show_accepted
-from flows.report_parts import LossRange
+from flows.report_parts import LossRange, LostTransactions
 from flows.state import ExecutionState, StepRecord
 from runbooks.plan import Plan, PlannedStep, may_lose
+from tasks.contract import Lost
 
 
 def losses(plan: Plan, state: ExecutionState) -> tuple[LossRange, ...]:
     """Every range that a finished step told, oldest first; a promotion that was begun counts too."""
     found = [_range(plan, state, step) for step in plan.steps]
     return tuple(sorted((one for one in found if one is not None), key=lambda one: one.at))
+
+
+def lost_transactions(plan: Plan, state: ExecutionState) -> tuple[LostTransactions, ...]:
+    """What each step listed as lost."""
+    told = [(step.id, state.step(step.id).finished, lost_of(step, state.step(step.id))) for step in plan.steps]
+    return tuple(LostTransactions(step=name, at=at, lost=lost) for name, at, lost in told if lost is not None and at is not None)
+
+
+def lost_of(step: PlannedStep, record: StepRecord) -> Lost | None:
+    """What a finished step listed as lost, from the journal alone; None where it lists nothing."""
+    if step.action_type is None or record.output is None:
+        return None
+    try:
+        return step.action_type.lost(step.action_type.state_type().model_validate(record.output))
+    except ValidationError:  # a state of another version
+        return None
 
 
 def _range(plan: Plan, state: ExecutionState, step: PlannedStep) -> LossRange | None:

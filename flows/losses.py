@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from flows.events import Status
 from flows.gates import Stake, enough, show_loss
+from flows.loss_report import lost_of
 from flows.messages import Look
 from flows.turn import Turn
-from runbooks.plan import GateRule, Plan, PlannedStep, may_lose
+from runbooks.plan import GateRule, Plan, PlannedStep, is_change, may_lose
 from tasks.contract import Loss
 
 
@@ -52,6 +54,16 @@ def tell_loss(turn: Turn, loss: Loss, deadline: datetime) -> str:
         when = turn.now + (stake.rpo - stake.at_most(turn.now))
         return f"{told}, growing until the fence holds: from {when:%H:%M:%S} UTC on an approval must accept it by name"
     return told
+
+
+def lost_lines(turn: Turn, gate: GateRule, step: PlannedStep) -> tuple[str, ...]:
+    """Lines of a gate's evidence: what the steps before it listed as lost, until a change that follows on that is made."""
+    found: list[str] = []
+    for name in sorted(_before(turn.plan, (step.id, *gate.covers))):
+        made = any(is_change(turn.plan.by_id[one]) and turn.state.step(one).status is Status.done for one in turn.plan.dependents[name])
+        lost = None if made else lost_of(turn.plan.by_id[name], turn.state.step(name))
+        found += lost.lines() if lost is not None else ()
+    return tuple(found)
 
 
 def _before(plan: Plan, steps: Iterable[str]) -> set[str]:

@@ -9,7 +9,7 @@ from flows.clock import recovery_deadline
 from flows.events import GateOpened, Status, StepFinished
 from flows.fencing import warnings
 from flows.forecast import forecast, people_budget
-from flows.losses import loss_behind, tell_loss
+from flows.losses import loss_behind, lost_lines, tell_loss
 from flows.messages import Look, Revoke
 from flows.turn import Attempt, Turn
 from runbooks.model import Mode
@@ -59,7 +59,7 @@ def open_gate(turn: Turn, gate: GateRule, step: PlannedStep, look: Look | None, 
         return
     loss = loss_behind(turn, gate, step, look)
     deadline = turn.now + gate.rule.timeout
-    evidence = _evidence(turn, gate, step, look)
+    evidence = (*_evidence(turn, gate, step, look), *lost_lines(turn, gate, step))  # last: where room is short, a list gives way
     if loss is not None:
         evidence = (*evidence[:1], tell_loss(turn, loss, deadline), *evidence[1:])
     if again:

@@ -18,6 +18,7 @@ from flows.events import Answer, ApprovalGiven, Choice, DecisionOpened, GateOpen
 from flows.gates import asked_of, may_answer, not_accepted, read_accepted
 from flows.journal import InboxEntry, SaidAboutFailure, SaidAboutGate
 from flows.prefect_picture import Shown
+from flows.report_text import plain
 from flows.rules import gate_rule
 from flows.state import ExecutionState
 from runbooks.model import Approval
@@ -119,7 +120,7 @@ def _about_gate(plan: Plan, state: ExecutionState, opened: GateOpened, execution
     rule = gate.rule
     silence = "it proceeds" if rule.on_timeout == "proceed" else "nothing is done"
     lines = [f"**{opened.question}**", ""]
-    lines += [f"- {one}" for one in opened.evidence]
+    lines += [f"- {plain(one)}" for one in opened.evidence]  # keys that customers chose stand in it
     if opened.covers:
         lines.append(f"- lets act: {', '.join(opened.covers)}")
     if rule.approvers:

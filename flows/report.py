@@ -18,7 +18,7 @@ from flows.forecast import source, time_for
 from flows.journal import Journal
 from flows.journal_chain import Row, examine
 from flows.journal_keys import KeyFile
-from flows.loss_report import losses
+from flows.loss_report import losses, lost_transactions
 from flows.report_parts import (
     Fact,
     FenceLine,
@@ -79,7 +79,7 @@ def build(source: Source, facts: Sequence[Fact] = ()) -> Report:
         recovered=recovered_at(state, plan), rto=begun.rto, rpo=begun.rpo, rta=_parts(state, plan),
         rto_met=_met(state, plan), people=_people(state, plan, state.last), steps=_lines(plan, state, events),
         gates=_gates(state), answers=_answers(state), fences=_fences(plan, state), losses=losses(plan, state),
-        expectations=expectations(plan, events),
+        lost_transactions=lost_transactions(plan, state), expectations=expectations(plan, events),
         warnings=tuple(Warned(at=one.at, verdict=one.verdict, recovery=one.recovery) for one in state.forecasts),
         lasting=_lasting(plan, state),
         refusals=tuple(f"{one.step}: {one.refused}" for one in events if isinstance(one, Acted) and one.refused),

@@ -13,7 +13,17 @@ from flows.report_gantt import BAD, IDLE, forecast_chart, gantt, late
 from flows.report_parts import Report, StepLine
 from flows.report_style import STYLE
 from flows.report_svg import svg
-from flows.report_text import clock, loss_text, parts, seconds
+from flows.report_text import (
+    LOST_COMMITS,
+    LOST_ROWS,
+    clock,
+    loss_text,
+    lost_commits,
+    lost_rows,
+    lost_text,
+    parts,
+    seconds,
+)
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 LONG = 30
@@ -28,7 +38,7 @@ def html(report: Report) -> str:
     """The whole page."""
     body = [
         _head(report), _figures(report), _parts(report), _timeline(report), _forecast(report), _gates(report), _fences(report),
-        _preflight(report), _answers(report), _loss(report), _lasting(report), _run(report), _seal(report),
+        _preflight(report), _answers(report), _loss(report), _lost(report), _lasting(report), _run(report), _seal(report),
     ]  # fmt: skip
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -196,6 +206,16 @@ def _loss(report: Report) -> str:
     rows = [(e(loss.step), clock(loss.at), e(loss_text(loss))) for loss in report.losses]
     rows += [("measured from outside", "-", f"{e(fact.name)}: <b>{e(fact.value)}</b>") for fact in report.facts]
     return _section("Lost writes, and what was measured from outside", _table(("seen by", "at (UTC)", "what"), rows, ""))
+
+
+def _lost(report: Report) -> str:
+    body = []
+    for told in report.lost_transactions:
+        body.append(f"<p>Listed by <b>{e(told.step)}</b> at {clock(told.at)} UTC: {e(lost_text(told))}.</p>")
+        rows, commits = ([[e(cell) for cell in row] for row in found] for found in (lost_rows(told), lost_commits(told)))
+        body.append(_table(LOST_ROWS, rows, "Rows by their key; no other column of them.") if rows else "")
+        body.append(f"<details><summary>by transaction</summary>{_table(LOST_COMMITS, commits, '')}</details>" if commits else "")
+    return _section("Lost transactions", "".join(body)) if body else ""
 
 
 def _lasting(report: Report) -> str:

@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.contract import Lost
+
 
 class Frozen(BaseModel):
     """Base of the report's parts; times are UTC, durations seconds."""
@@ -123,6 +125,14 @@ class LossRange(Frozen):
     accepted_by: tuple[str, ...] = ()
 
 
+class LostTransactions(Frozen):
+    """What a step listed as lost: transactions, and rows by table and key."""
+
+    step: str
+    at: datetime
+    lost: Lost
+
+
 class FenceLine(Frozen):
     """A fence, and how we know that it holds."""
 
@@ -215,6 +225,7 @@ class Report(Frozen):
     answers: tuple[Said, ...]
     fences: tuple[FenceLine, ...]
     losses: tuple[LossRange, ...]
+    lost_transactions: tuple[LostTransactions, ...]
     expectations: tuple[Expectation, ...]
     warnings: tuple[Warned, ...]
     lasting: tuple[Lasting, ...]

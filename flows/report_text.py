@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from flows.report_parts import LossRange, Report, Seal
+from flows.report_parts import LossRange, LostTransactions, Report, Seal
 from tasks.durations import show_seconds
+from tasks.lost import moment
 
 Row = Sequence[str]
 BAR = 48
@@ -68,6 +69,34 @@ def loss_lines(report: Report) -> list[str]:
     return [f"Loss  {loss_text(loss)} ({loss.step}, {clock(loss.at)})" for loss in report.losses if loss.promoted]
 
 
+def lost_text(told: LostTransactions) -> str:
+    """What a step listed as lost, in numbers."""
+    lost = told.lost
+    unread = f"; not all could be read: {lost.unread}" if lost.unread else ""
+    if not lost.committed:
+        return f"no transaction was found{unread}" if unread else "nothing was lost"
+    least = "at least " if lost.unread else ""
+    return f"{least}{lost.committed} transaction(s), {least}{lost.missing} row(s) that the new primary has none for{unread}"
+
+
+def lost_rows(told: LostTransactions) -> list[Row]:
+    """Table, key, time of commit, and what is not listed."""
+    rows: list[Row] = [(one.table, one.key, moment(one.at) if one.at else "-") for one in told.lost.rows]
+    rest = told.lost.rest_of_rows
+    return [*rows, (rest, "", "")] if rest else rows
+
+
+def lost_commits(told: LostTransactions) -> list[Row]:
+    """Transaction, position, time of commit, and what is not listed."""
+    rows: list[Row] = [(str(one.xid), one.lsn, moment(one.at)) for one in told.lost.transactions]
+    rest = told.lost.rest_of_transactions
+    return [*rows, (rest, "", "")] if rest else rows
+
+
+LOST_ROWS, LOST_COMMITS = ("table", "key", "committed (UTC)"), ("transaction", "commit at", "committed (UTC)")
+"""Heads of the two tables."""
+
+
 def clock(at: datetime | None) -> str:
     """A time of day, '-' when there is none."""
     return "-" if at is None else f"{at:%H:%M:%S}"
@@ -87,13 +116,13 @@ def aligned(rows: Sequence[Row], width: int = 120) -> list[str]:
 def markdown(report: Report) -> str:
     """The report as Markdown. Nothing that was journaled can add markup of its own."""
     lines = [
-        f"# {_plain(report.title)}: {report.verdict}",
+        f"# {plain(report.title)}: {report.verdict}",
         "",
-        f"Execution `{report.execution}` of runbook `{report.runbook}` for service `{_plain(report.service)}`, mode **{report.mode}**, "
-        f"started {report.started:%Y-%m-%d %H:%M:%S} UTC by {_plain(report.initiator)} ({_plain(report.channel)})"
-        + (f": {_plain(report.reason)}" if report.reason else "") + ".",
+        f"Execution `{report.execution}` of runbook `{report.runbook}` for service `{plain(report.service)}`, mode **{report.mode}**, "
+        f"started {report.started:%Y-%m-%d %H:%M:%S} UTC by {plain(report.initiator)} ({plain(report.channel)})"
+        + (f": {plain(report.reason)}" if report.reason else "") + ".",
         "",
-        *(f"**{_plain(one)}**\n" for one in (*report.overridden, *report.unleased)),
+        *(f"**{plain(one)}**\n" for one in (*report.overridden, *report.unleased)),
         *recovery_lines(report),
         *loss_lines(report),
         "",
@@ -102,7 +131,7 @@ def markdown(report: Report) -> str:
         *markdown_table(timeline_rows(report)),
         "",
     ]  # fmt: skip
-    for section in (_facts, _gates, _fences, _answers, _forecast, _lists):
+    for section in (_facts, _lost, _gates, _fences, _answers, _forecast, _lists):
         lines += section(report)
     details: list[Row] = [("step", "detail"), *((line.step, line.detail) for line in report.steps if line.detail)]
     lines += ["## Details", "", *markdown_table(details), ""]
@@ -113,7 +142,7 @@ def markdown(report: Report) -> str:
 def _sealed(seal: Seal) -> str:
     anchored = f", anchor `{seal.anchor}`" if seal.anchor else ""
     told = [*(f"; NOT INTACT: {one}" for one in seal.problems), *(f"; not checked: {one}" for one in seal.unchecked)]
-    return f"Journal {seal.journal}: {seal.events} events sealed by `{seal.hash}`{anchored}{_plain(''.join(told))}"
+    return f"Journal {seal.journal}: {seal.events} events sealed by `{seal.hash}`{anchored}{plain(''.join(told))}"
 
 
 def _facts(report: Report) -> list[str]:
@@ -122,12 +151,21 @@ def _facts(report: Report) -> list[str]:
     return ["## Measured from outside", "", *markdown_table([("what", "value"), *((f.name, f.value) for f in report.facts)]), ""]
 
 
+def _lost(report: Report) -> list[str]:
+    lines = ["## Lost transactions", ""] if report.lost_transactions else []
+    for told in report.lost_transactions:
+        lines += [f"Listed by {told.step} at {clock(told.at)} UTC: {plain(lost_text(told))}.", ""]
+        for head, rows in ((LOST_ROWS, lost_rows(told)), (LOST_COMMITS, lost_commits(told))):
+            lines += [*markdown_table([head, *rows]), ""] if rows else []
+    return lines
+
+
 def _gates(report: Report) -> list[str]:
     lines = []
     for gate in report.gates:
-        about = f"Covers {', '.join(gate.covers) or 'itself'}; {_plain(gate.outcome)}; people took {seconds(gate.waited)}."
-        lines += [f"## Gate {gate.gate}: {_plain(gate.question)}", "", f"{about} What was known:", ""]
-        lines += [*(f"- {_plain(one)}" for one in gate.evidence), ""]
+        about = f"Covers {', '.join(gate.covers) or 'itself'}; {plain(gate.outcome)}; people took {seconds(gate.waited)}."
+        lines += [f"## Gate {gate.gate}: {plain(gate.question)}", "", f"{about} What was known:", ""]
+        lines += [*(f"- {plain(one)}" for one in gate.evidence), ""]
     return lines
 
 
@@ -167,7 +205,7 @@ def _lists(report: Report) -> list[str]:
         ("Stops, takeovers and notes", run),
     ):
         if texts:
-            lines += [f"## {title}", "", *(f"- {_plain(text)}" for text in texts), ""]
+            lines += [f"## {title}", "", *(f"- {plain(text)}" for text in texts), ""]
     return lines
 
 
@@ -175,12 +213,12 @@ def markdown_table(rows: Sequence[Row]) -> list[str]:
     """A Markdown table; cells are made plain."""
 
     def line(cells: Row) -> str:
-        return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(plain(cell).replace("|", "\\|") for cell in cells) + " |"
 
     return [line(rows[0]), "|" + "---|" * len(rows[0]), *(line(row) for row in rows[1:])]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text as one line that no reader of Markdown takes for HTML, a link or a picture."""
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("[", "\\[")
 
@@ -206,7 +244,7 @@ def timeline_text(report: Report) -> list[str]:
         lines.append(f"{line.step:<{names}} |{drawn:<{BAR}}| {seconds(line.actual)} of {seconds(line.budget)}, {line.status}")
     for gate in report.gates:
         drawn = bar(gate.asked[0].start, gate.asked[-1].end, "▒") if gate.asked else ""
-        lines.append(f"{'gate ' + gate.gate:<{names}} |{drawn:<{BAR}}| {seconds(gate.waited)} {_plain(gate.outcome)}")
+        lines.append(f"{'gate ' + gate.gate:<{names}} |{drawn:<{BAR}}| {seconds(gate.waited)} {plain(gate.outcome)}")
     return lines
 
 

@@ -65,7 +65,7 @@ def _line(story: Story, event: e.Event) -> str | None:
             return _end(story, event)
         case e.GateOpened():
             asked = fit(f"was asked, gate {event.gate}: {event.question}", LINE)
-            return f"{asked}\n{_bullets(event.evidence, LINE * 2)}" if event.evidence else asked
+            return f"{asked}\n{_bullets(event.evidence, LINE * 2, story.execution)}" if event.evidence else asked
         case e.DecisionOpened():
             return fit(f"{event.step} FAILED: {event.reason}; it was asked what to do", LINE)
     text = line(event) if isinstance(event, _TOLD) else None
@@ -88,7 +88,7 @@ def _ask(story: Story, event: e.Event, question: Question, at: datetime) -> Mess
         head, evidence, covers = f"{question.name} failed: what now?", (question.text,), ()
     title = fit((f"{DRILL} {mode_word(story)} {DRILL} " if story.drill else "") + head, 150)
     blocks: list[Block] = [{"type": "header", "text": {"type": "plain_text", "text": title, "emoji": False}}]
-    blocks += [section(_bullets(evidence, ROOM))] if evidence else []
+    blocks += [section(_bullets(evidence, ROOM, story.execution))] if evidence else []
     blocks += [section(f"Covers {fit(', '.join(covers), 1000)}.")] if covers else []
     blocks += [section(f"*Who may answer*\n{answering(story, question, at)}"), section(_how(story, question))]
     return Message(title, tuple(blocks))
@@ -111,12 +111,13 @@ def _how(story: Story, question: Question) -> str:
     return f"Answer in any shell that sees the journal (`failover deny …` says no){page}."
 
 
-def _bullets(texts: tuple[str, ...], room: int) -> str:
+def _bullets(texts: tuple[str, ...], room: int, execution: str) -> str:
     kept: list[str] = []
     for text in texts:
         said = f"• {fit(text, LINE)}"
-        if sum(units(one) + 1 for one in kept) + units(said) > room - 20:
-            kept.append(f"… and {len(texts) - len(kept)} more")
+        rest = f"… and {len(texts) - len(kept)} more lines: see `failover report {execution}`"
+        if sum(units(one) + 1 for one in kept) + units(said) + 1 + units(rest) > room:
+            kept.append(rest)
             break
         kept.append(said)
     return "\n".join(kept)

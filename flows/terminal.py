@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -27,6 +27,21 @@ COLOURS = {
     "waits": "bold magenta", "refused": "bold red", "failed": "bold red", "timed-out": "bold red", "errored": "bold red",
     "rolled-back": "yellow",
 }  # fmt: skip
+
+AROUND, LEAST = 6, 5
+"""Lines of the screen that a question takes besides its evidence, and that its evidence gets in any case."""
+
+
+def fitting(evidence: Sequence[str], room: int, width: int, execution: str) -> list[str]:
+    """As much of the evidence as leaves the prompt on the screen, and where the rest is. room: lines, as wide as width."""
+    kept: list[str] = []
+    left = max(room, LEAST)
+    for number, one in enumerate(evidence):
+        left -= -(-(len(one) + 2) // max(width, 20))
+        if left < (number < len(evidence) - 1):  # the last line of all is left for the rest
+            return [*kept, f"and {len(evidence) - number} more lines: see `failover status {execution}`"]
+        kept.append(one)
+    return kept
 
 
 @dataclass
@@ -143,14 +158,15 @@ class Screen:
             table.add_row(line.step, Text(line.status, style), line.budget, line.actual, Text(line.text))
         parts: list[Text | Table | Panel] = [head, table]
         if dialogue is not None:
-            parts.append(self._ask(dialogue, typed))
+            used = 4 + len(shown.warnings) + len(shown.steps)
+            parts.append(self._ask(dialogue, typed, self.console.height - used - AROUND))
         return Group(*parts)
 
-    def _ask(self, dialogue: Dialogue, typed: str) -> Panel:
+    def _ask(self, dialogue: Dialogue, typed: str, room: int) -> Panel:
         question = dialogue.question
         left = max(timedelta(0), question.deadline - self.now())
         body = Text()
-        for one in question.evidence:
+        for one in fitting(question.evidence, room, self.console.width - 4, self.engine.execution):
             body.append(f"- {one}\n")
         body.append(f"covers {', '.join(question.covers) or 'itself'}; silence means ")
         body.append(f"{question.default.value if question.default else 'no'} in {show_seconds(left)}\n")

@@ -79,7 +79,7 @@ def view(plan: Plan, state: ExecutionState, at: datetime, last_seen: Mapping[str
 def questions(state: ExecutionState, at: datetime) -> tuple[Question, ...]:
     """Everything that people are asked at a time: gates, manual steps, failed steps."""
     asked = [
-        Question(name, gate.opened.question, (*gate.opened.evidence, *_too_little(gate, state)), gate.opened.covers,
+        Question(name, gate.opened.question, (*_too_little(gate, state), *gate.opened.evidence), gate.opened.covers,
                  gate.opened.deadline, loses=_is_over(gate, state, at))
         for name, gate in state.gates.items()
         if gate.waiting and gate.opened

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from tasks.clients import Clients
 from tasks.errors import ActionFailed, Revoked
+from tasks.lost import Lost
 from tasks.models import WHICH_FIELDS, Duration, Frozen, JsonSchemas, which_fields
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Frozen",
     "JsonSchemas",
     "Loss",
+    "Lost",
     "Mark",
     "Need",
     "Plane",
@@ -176,6 +178,11 @@ class Action(Frozen, ABC, Generic[StateT]):
 
     def loss(self, state: StateT) -> Loss | None:
         """Pure: what a promotion now would lose, as far as this state tells; None where it tells nothing of it."""
+        return None
+
+    @classmethod
+    def lost(cls, state: StateT) -> Lost | None:
+        """Pure: which transactions and rows a look found lost, asked of the journaled output too; None: it tells nothing of it."""
         return None
 
     def marks(self, state: StateT) -> Mapping[Mark, datetime | None]:

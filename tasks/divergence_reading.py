@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from tasks.clients import Clients
 from tasks.errors import ActionFailed
+from tasks.lost import KEY, LostTransaction
 from tasks.postgres_divergence import LISTED, Divergence, DivergenceProbe, Found, LostRow
 from tasks.postgres_host import HostState, ask_divergence, ask_state
 from tasks.postgres_link import absent_keys, fork_of, look_at_pair
@@ -64,16 +65,16 @@ def _of_a_running(step: DivergenceProbe, seen: Following) -> Divergence:
 def _read(step: DivergenceProbe, host: HostState, fork: str, told: dict[str, Any], clients: Clients) -> Divergence:
     assert host.control is not None  # noqa: S101 - asked by the caller
     try:
-        commits = [datetime.fromisoformat(one["at"]) for one in told["transactions"]]
-        tables = [(str(one["table"]), str(one["key"]), int(one["count"]), list(one["rows"])) for one in told["tables"]]
+        commits = [LostTransaction(xid=one["xid"], lsn=one["lsn"], at=_time(one["at"])) for one in told["transactions"]]
+        tables = [(str(one["table"]), str(one["key"]), int(one["count"]), _rows(one)) for one in told["tables"]]
         count, end, detail = int(told["count"]), told["end"], str(told["detail"])
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):  # pydantic raises a ValueError
         raise ActionFailed("the host's answer is no divergence; see docs/failback.md for what it should tell") from None
     rows, written, lost, cut = [], 0, 0, False
     for table, key, wrote, listed in tables:
-        by_key = {str(one["key"]): json.dumps(one["row"]) for one in listed}
+        by_key = {row.key: row for row in listed}
         absent = absent_keys(step.primary, table, key, list(by_key), clients)
-        rows += [LostRow(table=table, key=one, row=by_key[one][:500]) for one in absent]
+        rows += [by_key[one] for one in absent]
         written, lost, cut = written + wrote, lost + len(absent), cut or wrote > len(listed)
     if cut:
         detail = "; ".join(filter(None, (detail, "more rows were written than the host lists")))
@@ -81,9 +82,26 @@ def _read(step: DivergenceProbe, host: HostState, fork: str, told: dict[str, Any
                   fork_lsn=fork, end_lsn=end, transactions=count)  # fmt: skip
     return Divergence(
         found=found.model_copy(update={"digest": digest(found, told)}),
-        first_at=min(commits, default=None), last_at=max(commits, default=None), written=written, lost=lost,
-        rows=tuple(rows[:LISTED]), detail=detail,
+        first_at=min((one.at for one in commits), default=None), last_at=max((one.at for one in commits), default=None),
+        commits=tuple(commits[:LISTED]), written=written, lost=lost, rows=tuple(_bounded(row) for row in rows[:LISTED]),
+        file=str(told.get("file") or ""), detail=detail,
     )  # fmt: skip
+
+
+def _rows(told: dict[str, Any]) -> list[LostRow]:
+    return [
+        LostRow(table=str(told["table"]), key=str(one["key"]), at=_time(one["at"]) if one.get("at") else None, row=json.dumps(one["row"])[:500])
+        for one in told["rows"]
+    ]
+
+
+def _bounded(row: LostRow) -> LostRow:
+    return row if len(row.key) <= KEY else row.model_copy(update={"key": row.key[: KEY - 1] + "…"})
+
+
+def _time(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def digest(found: Found, told: dict[str, Any]) -> str:

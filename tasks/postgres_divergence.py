@@ -9,12 +9,14 @@ from pydantic import Field
 
 from tasks.clients import Clients
 from tasks.contract import Frozen, Probe
+from tasks.lost import KEY, Lost, LostKey, LostTransaction, one_line
 from tasks.postgres_host import Host
 from tasks.postgres_server import Server
 
 SHOWN = 10
-"""Keys in the line that a gate shows; the output holds up to `LISTED`."""
+"""Keys in the step's one line; a gate and the report show all that the output holds."""
 LISTED = 200
+"""Rows, and transactions, in the output: with 500 characters of each row an event of about 200 kB at most in the journal."""
 
 
 class Table(Frozen):
@@ -43,7 +45,8 @@ class LostRow(Frozen):
     """A row that a diverged transaction wrote and that the new primary has no row for."""
 
     table: str = Field(description="Its table.")
-    key: str = Field(description="Its key.")
+    key: str = Field(description=f"Its key, {KEY} characters at most.")
+    at: datetime | None = Field(None, description="When it was committed (UTC); null: the host does not tell.")
     row: str = Field(description="The row as JSON, 500 characters at most.")
 
 
@@ -53,9 +56,11 @@ class Divergence(Frozen):
     found: Found = Field(description="What a sign-off covers.")
     first_at: datetime | None = Field(None, description="When the first of these transactions was committed.")
     last_at: datetime | None = Field(None, description="When the last one was.")
+    commits: tuple[LostTransaction, ...] = Field((), description=f"These transactions, the first {LISTED}.")
     written: int = Field(0, description="Rows of the named tables that they wrote.")
     lost: int = Field(0, description="Of these, rows that the new primary has no row for: the lost ones.")
     rows: tuple[LostRow, ...] = Field((), description=f"The lost rows, {LISTED} at most.")
+    file: str = Field("", description="Where the host lists all transactions and all rows they wrote; empty: it names none.")
     detail: str = Field("", description="What could not be read, and why; empty when all was.")
 
 
@@ -96,6 +101,15 @@ class DivergenceProbe(Probe[Divergence]):
         """It is known."""
         return state.found.read
 
+    @classmethod
+    def lost(cls, state: Divergence) -> Lost | None:
+        """Give transactions, tables and keys; the rows' other columns stay in the output."""
+        if not state.found.read:
+            return None
+        rows = tuple(LostKey(table=row.table, key=one_line(row.key), at=row.at) for row in state.rows)
+        return Lost(committed=state.found.transactions, transactions=state.commits, missing=state.lost, rows=rows,
+                    file=one_line(state.file), unread=one_line(state.detail, 500))  # fmt: skip
+
     def explain(self, state: Divergence) -> str:
         """Say what would be dropped, in a line that a data owner can sign."""
         found, old, new = state.found, self.node.name, self.primary.name
@@ -105,7 +119,7 @@ class DivergenceProbe(Probe[Divergence]):
         if not found.diverged and not state.detail:
             return f"nothing diverged: {new} has everything that {old} has"
         when = f" ({state.first_at:%Y-%m-%d %H:%M:%S.%f} to {state.last_at:%H:%M:%S.%f} UTC)" if state.first_at else ""
-        which = ", ".join(f"{row.table} {row.key}" for row in state.rows[:SHOWN])
+        which = ", ".join(f"{row.table} {one_line(row.key)}" for row in state.rows[:SHOWN])
         more = f" and {state.lost - SHOWN} more" if state.lost > SHOWN else ""
         rows = f"{state.lost} row(s) are lost" + (f": {which}{more}" if which else "")
         counted = f"; of {state.written} row(s) they wrote, {rows}" if self.tables else ""

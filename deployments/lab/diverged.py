@@ -6,19 +6,21 @@ has no socket and no port, so that no client can ever write to it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .binaries import Binaries
 from .errors import LabError
+from .programs import write_atomically
 
 ROWS = 1000
-"""At most so many rows of a table are listed; all are counted."""
+"""At most so many rows of a table, and transactions, go into an answer; all are counted, and all stand in the file."""
 _COMMIT = re.compile(
     r"tx:\s+(?P<xid>\d+), lsn: (?P<lsn>[0-9A-F]+/[0-9A-F]+),.*desc: COMMIT(?:_PREPARED)? (?:\d+: )?"
     r"(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC(?P<rest>.*)"
@@ -54,7 +56,7 @@ class Tail:
     fork: str
     end: str | None
     transactions: tuple[tuple[int, str, str], ...]  # id, commit's position, commit's time (UTC)
-    written_by: tuple[int, ...]  # every transaction id that left rows, subtransactions too
+    written_by: tuple[tuple[int, str], ...]  # every transaction id that left rows, subtransactions too, and its commit's time
     files: tuple[str, ...]
     detail: str = ""
 
@@ -112,10 +114,11 @@ def tail(binaries: Binaries, data: Path, timeline: int, fork: str) -> Tail:
         return Tail(timeline, fork, None, (), (), files, "" if none else statistics.strip().splitlines()[-1][-300:])
     text = binaries.run(binaries.program("pg_waldump"), *where, "--rmgr", "Transaction", may_fail=True)
     commits = [match for match in map(_COMMIT.search, text.splitlines()) if match]
-    xids = [int(match["xid"]) for match in commits]
+    xids = []
     for match in commits:
-        if subxacts := _SUBXACTS.search(match["rest"]):
-            xids += [int(one) for one in subxacts[1].split()]
+        subxacts = _SUBXACTS.search(match["rest"])
+        below = subxacts[1].split() if subxacts else ()
+        xids += [(int(one), f"{match['at']}+00:00") for one in (match["xid"], *below)]
     transactions = tuple((int(match["xid"]), _plain(match["lsn"]), f"{match['at']}+00:00") for match in commits)
     return Tail(timeline, fork, _plain(found[1]), transactions, tuple(xids), files)
 
@@ -131,27 +134,29 @@ def rows(binaries: Binaries, data: Path, tail: Tail, tables: Sequence[Table], da
         binaries.run("cp", "-a", "--reflink=auto", str(data), str(scratch / "data"))
         statements = [text for table in tables for text in _statements(table, tail, scratch)]
         said = _single(binaries, scratch / "data", database, *statements)
-        return [_listed(table, scratch, said) for table in tables]
+        return [_listed(table, scratch, said, dict(tail.written_by)) for table in tables]
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _statements(table: Table, tail: Tail, scratch: Path) -> tuple[str, str]:
-    ids = ",".join(map(str, tail.written_by))
+    ids = ",".join(str(xid) for xid, _ in tail.written_by)
     those = f"from {table.quoted} t where t.xmin::text::bigint = any('{{{ids}}}'::bigint[])"
-    one = f"select json_build_object('key', t.\"{table.key}\"::text, 'row', row_to_json(t)) {those} limit {ROWS}"
+    xid = "t.xmin::text::bigint"
+    one = f"select json_build_object('key', t.\"{table.key}\"::text, 'xid', {xid}, 'row', row_to_json(t)) {those} order by {xid}"
     return (
         _COPY.format(query=one, file=scratch / f"{table.name}.rows"),
         _COPY.format(query=f"select count(*) {those}", file=scratch / f"{table.name}.count"),
     )
 
 
-def _listed(table: Table, scratch: Path, said: str) -> dict[str, Any]:
+def _listed(table: Table, scratch: Path, said: str, times: Mapping[int, str]) -> dict[str, Any]:
     counted = scratch / f"{table.name}.count"
     if not counted.exists():
         raise LabError(f"the copy of the old data could not be asked for {table.name}: {said[-500:]}")
     lines = (scratch / f"{table.name}.rows").read_text(encoding="utf-8").splitlines()
-    found = [json.loads(line) for line in lines]
+    read = [json.loads(line) for line in lines]
+    found = [{"key": one["key"], "at": times.get(one["xid"]), "row": one["row"]} for one in read]
     return {"table": table.name, "key": table.key, "count": int(counted.read_text()), "rows": found}
 
 
@@ -162,6 +167,17 @@ def _single(binaries: Binaries, copy: Path, database: str, *statements: str) -> 
     argv = (binaries.program("postgres"), "--single", "-F", "-D", str(copy), *options, database)
     output = binaries.run(*argv, stdin="\n".join(statements) + "\n", may_fail=True)
     return "\n".join(line for line in output.splitlines() if "ERROR" in line or "FATAL" in line)
+
+
+def note(folder: Path, node: str, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the whole list into a file, named by what it says; give it back cut to what an answer holds, with the file."""
+    text = json.dumps(told, indent=1)
+    file = folder / f"{node}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, text)
+    file.chmod(0o600)
+    tables = [{**one, "rows": one["rows"][:ROWS]} for one in told["tables"]]
+    return {**told, "transactions": told["transactions"][:ROWS], "tables": tables, "file": str(file)}
 
 
 def keep(binaries: Binaries, data: Path, kept: Path, tail: Tail, told: dict[str, Any]) -> None:

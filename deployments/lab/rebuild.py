@@ -14,12 +14,13 @@ import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
 
 from .addresses import DATABASE, NodeName, node_name, other
-from .diverged import Table, Tail, control_data, keep, rows, tail
+from .diverged import Table, Tail, control_data, keep, note, rows, tail
 from .errors import LabError, Refused
 from .events import EventLog
 from .node import Node
@@ -157,7 +158,7 @@ class Host:
     def _keep(self, found: Tail) -> None:
         """Copy aside what a rebuild would destroy, before it touches anything."""
         stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-        kept = self.storage.addresses.folder / "kept" / f"{self.node.name}-{stamp}"
+        kept = self._kept / f"{self.node.name}-{stamp}"
         self._note(phase="keep")
         told = self._reading[1] if self._reading and self._reading[1].done() else None
         keep(self.storage.binaries, self.node.data, kept, found, told.result() if told and not told.exception() else {})
@@ -211,7 +212,13 @@ class Host:
         except LabError as error:
             detail = "; ".join(filter(None, (detail, str(error)[-300:])))
         commits = [{"xid": xid, "lsn": lsn, "at": at} for xid, lsn, at in found.transactions]
-        return {"end": found.end, "count": len(commits), "transactions": commits[:1000], "tables": listed, "detail": detail}
+        told = {"end": found.end, "count": len(commits), "transactions": commits, "tables": listed, "detail": detail}
+        return note(self._kept, self.node.name, told) if found.diverged else told
+
+    @property
+    def _kept(self) -> Path:
+        """Where no rebuild and no reset removes anything."""
+        return self.storage.addresses.folder / "kept"
 
     def _note(self, **changes: Any) -> None:
         self.job = replace(self.job, **changes)

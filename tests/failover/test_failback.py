@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -77,6 +78,10 @@ def test_a_failback_waits_for_the_data_owner_and_then_loses_and_doubles_no_order
     listed = {row["key"] for row in output(scene, "divergence")["rows"]}
     assert set(lost.missing) <= listed
     assert any(f"{len(listed)} row(s) are lost" in line for line in asked.evidence)
+    shown = [line for line in asked.evidence if line.startswith("lost row: orders ") and ", committed 20" in line]
+    assert {line.split()[3].rstrip(",") for line in shown} == listed
+    whole = json.loads((kept_of(scene) / output(scene, "divergence")["file"].rsplit("/", 1)[-1]).read_text())
+    assert set(lost.missing) <= {row["key"] for row in whole["tables"][0]["rows"]}
 
     resumed = scene.start("resume", fold_execution(scene), "--as", "kim")
     wait_for_gates(scene, "sign-off", 2)
@@ -91,9 +96,21 @@ def test_a_failback_waits_for_the_data_owner_and_then_loses_and_doubles_no_order
 
     rebuilt = output(scene, "rebuild")
     assert rebuilt["method"] == "rewind"
-    kept = scene.lab.addresses.folder / "kept" / rebuilt["kept"].rsplit("/", 1)[-1]
+    kept = kept_of(scene) / rebuilt["kept"].rsplit("/", 1)[-1]
     assert set(lost.missing) <= {row["key"] for row in json.loads((kept / "diverged.json").read_text())["told"]["tables"][0]["rows"]}
     assert list((kept / "pg_wal").iterdir())
+
+    reports = scene.folder / "reports" / fold_execution(scene)
+    report = json.loads(reports.with_suffix(".json").read_text())
+    told = report["lost_transactions"][0]["lost"]
+    assert {row["key"] for row in told["rows"]} == listed
+    assert len(told["transactions"]) == told["committed"] >= len(listed)
+    page = reports.with_suffix(".md").read_text().partition("## Lost transactions")[2]
+    assert all(ref in page for ref in lost.missing)
+
+
+def kept_of(scene: Scene) -> Path:
+    return scene.lab.addresses.folder / "kept"
 
 
 def wait_for_gates(scene: Scene, gate: str, count: int) -> None:

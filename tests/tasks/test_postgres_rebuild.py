@@ -13,7 +13,7 @@ import pytest
 
 from tasks.clients import Clients
 from tasks.contract import ActionFailed, Seen
-from tasks.postgres_divergence import Divergence, DivergenceProbe, Found
+from tasks.postgres_divergence import LISTED, Divergence, DivergenceProbe, Found
 from tasks.postgres_rebuild import RebuildStandby
 from tests.tasks.conftest import Pair
 from tests.tasks.parties import Web
@@ -25,12 +25,12 @@ Fallen = tuple[Node, Node, HostOf, Web]
 
 
 @contextmanager
-def fallen(pair: MakePair, lost: int = 3, **settings: str) -> Iterator[Fallen]:
+def fallen(pair: MakePair, lost: int = 3, and_then: tuple[str, ...] = (), **settings: str) -> Iterator[Fallen]:
     """An old primary that committed `lost` orders more than its standby got, was stopped for good, and its successor."""
     # pg_rewind wants whole pages, and stumbles over a socket in the data folder
     old, new = pair(**{"full_page_writes": "on", "unix_socket_directories": "", **settings})
     new.stop()
-    old.do(*(f"INSERT INTO orders VALUES ({100 + number})" for number in range(lost)))
+    old.do(*(f"INSERT INTO orders VALUES ({100 + number})" for number in range(lost)), *and_then)
     with host_of(old, new) as (host, server):
         host.off()
         new.start()
@@ -63,8 +63,29 @@ def test_every_row_that_the_new_primary_lacks_is_listed_and_none_that_was_sent_a
         assert (state.found.diverged, state.found.transactions, state.written, state.lost) == (True, 3, 3, 2)
         assert [row.key for row in state.rows] == ["100", "102"]
         assert json.loads(state.rows[0].row) == {"id": 100}
+        assert [row.at for row in state.rows] == [state.commits[0].at, state.commits[2].at]
+        assert state.first_at == state.commits[0].at < state.commits[2].at == state.last_at
         assert "orders 100, orders 102" in step.explain(state)
         assert step.observe(clients).found.digest == state.found.digest
+
+
+def test_more_than_is_listed_is_counted(pair: MakePair, clients: Clients) -> None:
+    with fallen(pair, lost=LISTED + 7) as (old, new, _, server):
+        step = probe(old, new, by_control(server))
+        state = step.observe(clients)
+        assert (len(state.rows), state.lost) == (LISTED, LISTED + 7)
+        assert (len(state.commits), state.found.transactions) == (LISTED, LISTED + 7)
+        lost = step.lost(Divergence.model_validate(state.model_dump(mode="json")))
+        assert lost is not None
+        assert len(lost.lines()) == LISTED + 1
+        assert "7 more" in lost.lines()[-1]
+
+
+def test_the_time_of_a_row_that_a_subtransaction_wrote_is_that_of_its_commit(pair: MakePair, clients: Clients) -> None:
+    nested = "DO $$ BEGIN INSERT INTO orders VALUES (200); EXCEPTION WHEN division_by_zero THEN NULL; END $$"
+    with fallen(pair, lost=0, and_then=(nested,)) as (old, new, _, server):
+        state = probe(old, new, by_control(server)).observe(clients)
+        assert [(row.key, row.at) for row in state.rows] == [("200", state.commits[0].at)]
 
 
 def test_nothing_diverged_where_the_standby_had_everything(pair: MakePair, clients: Clients) -> None:
