@@ -55,7 +55,7 @@ def run_demo(options: argparse.Namespace) -> int:
         if code == 0 and not options.one_way:
             code = _way_home(lab, options)
         if options.keep:
-            _keep()
+            _keep(options.how)
             kept = True
         return code
     finally:
@@ -213,7 +213,7 @@ def end_kept() -> None:
         stop_detached(demo_home())
 
 
-def _keep() -> None:
+def _keep(how: str) -> None:
     """Leave the lab up and serve the shipped runbooks in a Prefect UI, detached; `failover lab down` ends both."""
     from deployments.serve import serve_detached
     from runbooks.shipped import FOLDER
@@ -221,5 +221,8 @@ def _keep() -> None:
     print("\nstarting the Prefect UI (about 20 s the first time)", flush=True)
     address = serve_detached(FOLDER, demo_home())
     print(f"Prefect UI: {address}")
-    print("  `failover lab reset` makes the first day again; then open Deployments, region-failover, Run")
+    print("  the same failover from there:")
+    print(f"    {'failover lab reset':<44}# the first day again")
+    print(f"    {f'failover lab break primary --how {how}':<44}# without a fault the run ends as no-action")
+    print("    then Deployments, region-failover, Run")
     print("  the lab stays up; `failover lab down` (or `make down`) ends everything")
