@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import html
 import os
+import queue
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +24,8 @@ if TYPE_CHECKING:
     from flows.report_parts import Fact
 
 OUT, HOME = "region-failover", "region-failback"
-SOAK, HOLD = "3s", "2s"  # an hour and five minutes in real life
+INPUTS = {OUT: {}, HOME: {"soak": "3s", "hold": "2s"}}  # an hour and five minutes in real life
+LOOK = 0.3  # seconds between two looks at the lab's Slack; a card is edited every 1.2 s at most
 REASONS = {
     "go": "the primary is dead, the standby is fit",
     "sign-off": "the list is read, a copy is kept",
@@ -70,9 +76,10 @@ def _story(lab: Lab, options: argparse.Namespace) -> int:
     lab.up(sync=options.sync)
     os.environ.update(lab.environment())
     _show_orders(lab, time.monotonic() - began)
+    print("  the incident channel, all along, from another terminal: `failover lab slack --open`")
     fault = lab.break_node("primary", options.how)
     print(f"\n{fault:%H:%M:%S.%f}"[:-3] + f" UTC  the primary database in us-east-1 suffers: {options.how}\n", flush=True)
-    code = _carry_out(OUT, {}, f"demo: {options.how} of the primary", options, lambda: _facts(lab, fault))
+    code = _carry_out(lab, OUT, f"demo: {options.how} of the primary", options, lambda: _facts(lab, fault))
     _show_slack(lab)
     return code
 
@@ -90,14 +97,12 @@ def _way_home(lab: Lab, options: argparse.Namespace) -> int:
         report = _settled(lab, since)
         return facts_of(told_home(report, earlier))
 
-    code = _carry_out(HOME, {"soak": SOAK, "hold": HOLD}, "demo: the way home", options, facts)
+    code = _carry_out(lab, HOME, "demo: the way home", options, facts)
     _show_slack(lab)
     return code
 
 
-def _carry_out(
-    runbook: str, inputs: dict[str, str], reason: str, options: argparse.Namespace, facts: Callable[[], tuple[Fact, ...]]
-) -> int:
+def _carry_out(lab: Lab, runbook: str, reason: str, options: argparse.Namespace, facts: Callable[[], tuple[Fact, ...]]) -> int:
     from deployments.journal_location import open_journal
     from deployments.running import carry_out
     from flows.clock import SystemClock
@@ -108,12 +113,12 @@ def _carry_out(
     from runbooks.shipped import find
 
     journal = open_journal()
-    planned = plan(load(find(runbook)), mode=Mode.live, inputs=inputs)
+    planned = plan(load(find(runbook)), mode=Mode.live, inputs=INPUTS[runbook])
     name = getpass.getuser()
     request = Request(planned, name, "demo", reason)
     engine = start(journal, request, SystemClock())
     asks = options.yes or not (sys.stdin.isatty() and sys.stdout.isatty())
-    watch = (lambda notices: _answer_gates(engine.execution, notices)) if asks else None
+    watch = (lambda notices: _answer_gates(lab, engine.execution, notices)) if asks else None
     return carry_out(engine, journal, name=name, facts=facts, watch=watch)
 
 
@@ -136,12 +141,51 @@ def _show_orders(lab: Lab, took: float) -> None:
         print(f"  orders acknowledged so far: {report.acknowledged}, by {', '.join(report.by_node) or 'nobody'}", flush=True)
 
 
-def _answer_gates(execution: str, notices: object) -> None:
+@dataclass(frozen=True)
+class CardEdited:
+    """The card in Slack has another headline: mode, title and state."""
+
+    at: datetime
+    headline: str
+
+
+@contextmanager
+def watching_card(lab: Lab, tell: Callable[[CardEdited], None]) -> Iterator[None]:
+    """Tell each new headline of the lab's newest card while the block runs; what stands there before is old."""
+    over, before = threading.Event(), _headline(lab)
+
+    def look() -> None:
+        shown = before
+        while not over.wait(LOOK):
+            now = _headline(lab)
+            if now not in {"", shown}:
+                tell(CardEdited(datetime.now(UTC), now))
+                shown = now
+
+    threading.Thread(target=look, name="card", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _headline(lab: Lab) -> str:
+    from deployments.lab.errors import LabError
+
+    with suppress(LabError):
+        newest = max((one for messages in lab.slack().values() for one in messages), key=lambda one: float(one["ts"]), default={})
+        return next((html.unescape(one["text"]["text"]) for one in newest.get("blocks") or () if one["type"] == "header"), "")
+    return ""
+
+
+def _answer_gates(lab: Lab, execution: str, notices: queue.SimpleQueue[object]) -> None:
     """Follow the run, and answer each gate through the same command that a person would use."""
     from deployments.running import follow
     from flows.events import GateOpened
 
     def until(notice: object) -> None:
+        if isinstance(notice, CardEdited):
+            print(f"{notice.at:%H:%M:%S}             in Slack: {notice.headline}", flush=True)
         if isinstance(notice, GateOpened):
             command = ["approve", execution, notice.gate, "--as", "demo", "--reason", REASONS.get(notice.gate, "demo")]
             print(f"{notice.at:%H:%M:%S}             $ failover {' '.join(command[:5])} --reason '{command[-1]}'", flush=True)
@@ -149,7 +193,8 @@ def _answer_gates(execution: str, notices: object) -> None:
                 [sys.executable, "-m", "deployments", *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
             )
 
-    follow(notices, until)  # type: ignore[arg-type]
+    with watching_card(lab, notices.put):
+        follow(notices, until)
 
 
 def _facts(lab: Lab, fault: datetime) -> tuple[Fact, ...]:

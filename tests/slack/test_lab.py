@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.demo import _show_slack
+from deployments.demo import LOOK, CardEdited, _answer_gates, _show_slack, watching_card
 from deployments.lab import Lab, LabError
 from deployments.lab.slack import TOKEN, Bucket, Workspace
 from deployments.lab.slack_page import as_page, as_text
@@ -76,6 +77,36 @@ def test_what_the_environment_of_the_lab_names_is_shown_to_people_and_fails_on_d
             lab.break_slack(**wrong)
     lab.reset()
     assert lab.slack()["incidents"] == []
+
+
+def card(state: str) -> Message:
+    return Message(state, ({"type": "header", "text": {"type": "plain_text", "text": f"Out &amp; home · {state}"}},))
+
+
+@pytest.mark.lab
+def test_the_demo_tells_each_new_headline_of_the_card_and_no_old_one(lab: Lab) -> None:
+    lab.reset()
+    environ, told = lab.environment(), queue.SimpleQueue[CardEdited]()
+    ours = SlackChannel("#incidents", environ["SLACK_BOT_TOKEN"], environ["SLACK_API_URL"], 5)
+    ours.post(card("recovered"), Label(CARD, "e1", 1))
+    with watching_card(lab, told.put):
+        ts = ours.post(card("running"), Label(CARD, "e2", 1))
+        assert told.get(timeout=10).headline == "Out & home · running"
+        for number, state in enumerate(["running", "waiting for people"], start=2):
+            ours.edit(ts, card(state), Label(CARD, "e2", number))
+        assert told.get(timeout=10).headline == "Out & home · waiting for people"
+    ours.edit(ts, card("recovered"), Label(CARD, "e2", 4))
+    with pytest.raises(queue.Empty):
+        told.get(timeout=3 * LOOK)
+
+
+def test_a_headline_stands_among_the_lines_of_the_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.demo._headline", lambda lab: "")
+    notices = queue.SimpleQueue[object]()
+    for notice in (CardEdited(datetime(2026, 1, 1, tzinfo=UTC), "Out · waiting for people"), None):
+        notices.put(notice)
+    _answer_gates(Lab(NUMBER), "e1", notices)
+    assert "in Slack: Out · waiting for people" in capsys.readouterr().out
 
 
 @given(st.text(max_size=300) | st.sampled_from(["<script>alert(1)</script>", "```</pre><img src=x onerror=y>```", "&lt;b&gt;", "`<i>`"]))
