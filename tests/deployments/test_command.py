@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pty
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -198,10 +200,33 @@ def test_prefect_and_the_cloud_are_not_even_imported(folder: Path, arguments: tu
     assert done.returncode == 0, done.stderr
 
 
-def test_every_command_is_documented() -> None:
+def commands_of(found: argparse.ArgumentParser, *name: str) -> Iterator[tuple[tuple[str, ...], set[str]]]:
+    """Every command and its options."""
+    options = {one for action in found._actions for one in action.option_strings}
+    below = [action for action in found._actions if isinstance(action, argparse._SubParsersAction)]
+    yield name, options
+    for action in below:
+        for word, command in action.choices.items():
+            yield from commands_of(command, *name, word)
+
+
+def rows_of(page: str, name: tuple[str, ...]) -> list[str]:
+    """The rows of the table that are about a command; its first cell may name several of one family."""
+    rows = [(line.split("|")[1], line) for line in page.splitlines() if line.startswith("| `failover ")]
+    return [row for cell, row in rows if cell.split("`")[1].split()[1] == name[0] and set(name) <= set(re.findall(r"[\w-]+", cell))]
+
+
+def test_every_command_is_documented_with_all_its_options() -> None:
     page = (ROOT / "docs" / "command.md").read_text()
-    for name in parser()._subparsers._group_actions[0].choices:
-        assert f"`failover {name}" in page, name
+    everywhere = "\n".join(line for line in page.splitlines() if not line.startswith("|"))
+    missing = []
+    for name, options in commands_of(parser()):
+        rows = rows_of(page, name) if name else []
+        if name and not rows:
+            missing.append(" ".join(name))
+        told = set(re.findall(r"(?<![\w-])--?\w[\w-]*", "\n".join([everywhere, *rows])))
+        missing += [" ".join([*name, one]) for one in sorted(options - told)]
+    assert missing == []
 
 
 def test_the_exit_codes_are_documented() -> None:
