@@ -35,7 +35,7 @@ lint: install
 
 check: lint test  ## everything that CI asks
 
-bench: install  ## writes benchmarks/RESULTS.md; about half an hour
+bench: install  ## writes benchmarks/RESULTS.md; about an hour; fails when a promise was broken
 	$(HERE) benchmarks.run
 
 MATRIX = build/rounds
