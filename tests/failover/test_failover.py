@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
+import uuid
 from datetime import UTC, datetime
 
+import httpx
 import psycopg
 import pytest
 
 from deployments.exits import Exit
+from deployments.lab.addresses import NodeName
 from deployments.lab.errors import LabError
 from flows.events import Acting, GateClosed, StepFinished, Verdict
 from flows.state import fold
 from tests.failover.conftest import RATE, Scene
+from tests.failover.pinned import WRITE, Pinned
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
 
@@ -66,12 +70,37 @@ def test_the_service_recovers_and_nothing_is_written_twice(scene: Scene, how: st
 
 
 def assert_old_primary_takes_no_writes(scene: Scene) -> None:
-    with pytest.raises(psycopg.OperationalError), psycopg.connect(
-        scene.lab.conninfo("east", "checkout"), connect_timeout=2, autocommit=True
-    ) as session:
-        session.execute("INSERT INTO orders (ref, region, node) VALUES (gen_random_uuid(), 'x', 'x')")
+    """Bring it back to life and try every way in."""
+    lab, since = scene.lab, datetime.now(UTC)
     with pytest.raises(LabError):
-        scene.lab.start_node("east")
+        lab.start_node("east")  # the fence powered it off, and heals do not undo that
+    lab.release_node("east")
+    lab.start_node("east")
+    with psycopg.connect(lab.conninfo("east")) as engine:
+        assert engine.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)  # PostgreSQL itself knows no better
+    assert insert(scene, "west") == "west"
+    for own_side in (True, False):
+        with pytest.raises(psycopg.OperationalError, match=r"pg_hba\.conf rejects"):  # it lives, and says no
+            insert(scene, "east", own_side=own_side)
+    pinned = Pinned(lab, frozenset({"east"})).start()
+    try:
+        assert pinned.wait_for("west", 20)
+        told = httpx.post(f"http://{lab.addresses.balancer('east')}/orders", json={"ref": str(uuid.uuid4())}, timeout=10)
+    finally:
+        pinned.stop()
+    assert pinned.by("east") == []
+    assert pinned.refused > 0
+    assert told.status_code >= 500 or told.json()["node"] == "west"  # the service of its own region
+    assert not lab.traffic_report(since).two_writers
+    with psycopg.connect(lab.conninfo("east")) as engine:
+        assert engine.execute("SELECT count(*) FROM orders WHERE created_at > %s", (since,)).fetchone() == (0,)
+
+
+def insert(scene: Scene, node: NodeName, *, own_side: bool = True) -> str:
+    """Write one order as the service does, by a session that insists; give the node that took it."""
+    with psycopg.connect(scene.lab.conninfo(node, "checkout", own_side=own_side), autocommit=True) as session:
+        session.execute("SET default_transaction_read_only = off")
+        return session.execute(WRITE, (str(uuid.uuid4()), node, "insists")).fetchone()[0]
 
 
 @pytest.mark.parametrize(("event", "step"), [("acting", "fence"), ("acting", "promote"), ("step-finished", "promote"), ("acting", "dns")])
