@@ -61,8 +61,7 @@ docs: install  ## make the generated pages again
 	$(RUN) $(BIN)/python -m flows.report_schema
 
 pictures: install  ## photographs the pages for docs/; needs Chromium
-	$(HERE) tests.browser.pictures
-	$(RUN) FAILOVER_PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/prefect/test_page.py
+	$(RUN) FAILOVER_PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/browser tests/prefect/test_page.py
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

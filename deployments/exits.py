@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-from flows.events import Verdict
+if TYPE_CHECKING:
+    from flows.events import Verdict
 
 
 class Exit(IntEnum):
@@ -24,16 +26,16 @@ class Exit(IntEnum):
     """Stopped in good order; `failover resume` goes on."""
 
 
-BY_VERDICT = {
-    Verdict.recovered: Exit.met,
-    Verdict.no_action: Exit.met,
-    Verdict.would: Exit.met,
-    Verdict.failed: Exit.not_met,
-    Verdict.rolled_back: Exit.not_met,
-    Verdict.refused: Exit.refused,
-}
-
-
 def exit_of(verdict: Verdict | None) -> Exit:
     """The exit code of an execution; without a verdict it was interrupted."""
-    return BY_VERDICT[verdict] if verdict is not None else Exit.interrupted
+    from flows.events import Verdict  # not above: `--help` and `check` need no event
+
+    return {
+        None: Exit.interrupted,
+        Verdict.recovered: Exit.met,
+        Verdict.no_action: Exit.met,
+        Verdict.would: Exit.met,
+        Verdict.failed: Exit.not_met,
+        Verdict.rolled_back: Exit.not_met,
+        Verdict.refused: Exit.refused,
+    }[verdict]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import signal
 import subprocess
@@ -96,6 +95,8 @@ def _with_server(home: Path, port: int | None, valid: list[Loaded], *, broken: i
 
         if broken:
             print(f"{broken} runbook(s) are not served; the exit code will be 2", file=sys.stderr)
+        import asyncio
+
         asyncio.run(serve_until_told(valid))
     except ServerError as error:
         print(error, file=sys.stderr)

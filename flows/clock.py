@@ -141,18 +141,34 @@ def last_chain(state: ExecutionState, plan: Plan) -> tuple[str, ...]:
     return tuple(reversed(chain))
 
 
-def people_spans(state: ExecutionState, plan: Plan, name: str) -> list[tuple[datetime, datetime]]:
-    """When people were waited for on behalf of a step: at its gates, and at the question after a failure."""
-    step = plan.by_id[name]
-    spans: list[tuple[datetime, datetime]] = []
+def people_waits(state: ExecutionState, plan: Plan, name: str) -> list[tuple[datetime, datetime | None]]:
+    """When people were waited for on behalf of a step, at its gates and at the question after a failure; None: still."""
+    step, first = plan.by_id[name], state.step(name).first_started
+    spans: list[tuple[datetime, datetime | None]] = []
     for gate in (*step.gates, *((name,) if step.manual else ())):
         record = state.gate(gate)
-        first = state.step(name).first_started
         spans += [(max(opened, first or opened), closed) for opened, closed in record.waited]
+        if record.waiting and record.opened is not None and first is not None:
+            spans.append((max(record.opened.at, first), None))
     decision = state.decisions.get(name)
-    if decision is not None and decision.closed is not None:
-        spans.append((decision.opened.at, decision.closed.at))
-    return [(start, end) for start, end in spans if end > start]
+    if decision is not None:
+        spans.append((decision.opened.at, decision.closed.at if decision.closed is not None else None))
+    return sorted((span for span in spans if span[1] is None or span[1] > span[0]), key=lambda span: span[0])
+
+
+def people_spans(state: ExecutionState, plan: Plan, name: str) -> list[tuple[datetime, datetime]]:
+    """Those of `people_waits` that are over."""
+    return [(start, end) for start, end in people_waits(state, plan, name) if end is not None]
+
+
+def time_at_work(state: ExecutionState, plan: Plan, name: str, at: datetime) -> timedelta | None:
+    """How long a step took, or takes by now, without the time that people were waited for; None before it started."""
+    record = state.step(name)
+    if record.first_started is None:
+        return None
+    end = record.finished or at
+    waits = [(start, until or end) for start, until in people_waits(state, plan, name)]
+    return end - record.first_started - covered(waits, record.first_started, end)
 
 
 def covered(spans: list[tuple[datetime, datetime]], start: datetime, end: datetime) -> timedelta:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flows.anchors import anchor_of
-from flows.clock import covered, people_spans, recovered_at, recovery_time
+from flows.clock import covered, people_waits, recovered_at, recovery_time, time_at_work
 from flows.events import ANY_EVENT, Acted, Event, Status, Verdict
 from flows.fencing import warnings
 from flows.forecast import source, time_for
@@ -124,33 +124,24 @@ def _people(state: ExecutionState, plan: Plan, last: datetime) -> float:
 
 
 def _waits(state: ExecutionState, plan: Plan, name: str) -> tuple[Span, ...]:
-    """When people were waited for on behalf of a step, the wait that lasts still included."""
-    step, record = plan.by_id[name], state.step(name)
-    spans = [Span(start=start, end=end) for start, end in people_spans(state, plan, name)]
-    for gate in (*step.gates, *((name,) if step.manual else ())):
-        opened = state.gate(gate).opened
-        if state.gate(gate).waiting and opened is not None and record.first_started is not None:
-            spans.append(Span(start=max(opened.at, record.first_started), end=None))
-    decision = state.decisions.get(name)
-    if decision is not None and decision.closed is None:
-        spans.append(Span(start=decision.opened.at, end=None))
-    return tuple(sorted(spans, key=lambda span: span.start))
+    return tuple(Span(start=start, end=end) for start, end in people_waits(state, plan, name))
 
 
 def _lines(plan: Plan, state: ExecutionState, events: Sequence[Event]) -> tuple[StepLine, ...]:
     attempts = tries(events)
     lines = []
     for step in plan.steps:
-        record, waits, waited, actual = state.step(step.id), _waits(state, plan, step.id), timedelta(0), None
+        record, waits, waited = state.step(step.id), _waits(state, plan, step.id), timedelta(0)
         end = record.finished or state.last
-        if record.first_started is not None and end is not None:
-            waited = covered([(span.start, span.end or end) for span in waits], record.first_started, end)
-            actual = (end - record.first_started - waited).total_seconds()
+        actual = time_at_work(state, plan, step.id, end) if end is not None else None
+        if record.first_started is not None and end is not None and actual is not None:
+            waited = end - record.first_started - actual
         status = record.status.value if record.status else ("running" if record.started else "not started")
         lines.append(StepLine(
             step=step.id, title=step.title, uses=step.uses or "manual", status=status,
             budget=step.budget.total_seconds(), expected=time_for(step, state.history).total_seconds(),
-            expected_from=source(step, state.history), actual=actual, waited=waited.total_seconds(),
+            expected_from=source(step, state.history),
+            actual=actual.total_seconds() if actual is not None else None, waited=waited.total_seconds(),
             started=record.first_started, finished=record.finished, attempts=record.attempt,
             tries=attempts.get(step.id, ()), waits=waits, change=record.describe, detail=record.detail,
         ))  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from flows.clock import recovered_at, recovery_deadline
+from flows.clock import recovered_at, recovery_deadline, time_at_work
 from flows.events import Answer, Choice, Event, Status
 from flows.fencing import warnings
 from flows.forecast import expected, forecast
@@ -43,6 +43,7 @@ class StepView:
     status: str
     budget: str
     actual: str
+    """Time at work: people's time counts in no budget, as in the report."""
     text: str
     expected: str = ""
     """What the forecast counts on, and from where: '4.40 s from 7 runs' or 'budget'."""
@@ -72,7 +73,7 @@ def view(plan: Plan, state: ExecutionState, at: datetime, last_seen: Mapping[str
         and all(name in running or state.step(name).lets_go_on for name in step.after)
     ]  # fmt: skip
     clock, late = _clock(plan, state, at)
-    steps = tuple(_line(step, state, at, last_seen.get(step.id, "")) for step in plan.steps)
+    steps = tuple(_line(plan, step, state, at, last_seen.get(step.id, "")) for step in plan.steps)
     return View(warnings(state), clock, late, tuple(running), tuple(after), questions(state, at), steps)
 
 
@@ -127,17 +128,15 @@ def _clock(plan: Plan, state: ExecutionState, at: datetime) -> tuple[str, bool]:
     return f"{since} | {rest} | {told}", over or (expected is not None and expected > deadline)
 
 
-def _line(step: PlannedStep, state: ExecutionState, at: datetime, last_seen: str) -> StepView:
+def _line(plan: Plan, step: PlannedStep, state: ExecutionState, at: datetime, last_seen: str) -> StepView:
     record = state.step(step.id)
     waiting = any(state.gate(name).waiting for name in (*step.gates, step.id)) and _runs(record)
     status = record.status.value if record.status else ("waits" if waiting else "runs" if record.started else "")
-    actual = ""
-    if record.first_started is not None:
-        actual = show_seconds((record.finished or at) - record.first_started)
+    took = time_at_work(state, plan, step.id, at)
     text = record.detail if record.status else last_seen
     if record.status in {Status.done, Status.rolled_back} and record.describe:
         text = record.describe
-    return StepView(step.id, status, show_seconds(step.budget), actual, text, expected(step, state.history))
+    return StepView(step.id, status, show_seconds(step.budget), show_seconds(took) if took is not None else "", text, expected(step, state.history))
 
 
 def line(event: Event) -> str | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -90,3 +91,10 @@ def paper(page: Path, target: Path) -> Path:
     """Print a page as PDF."""
     render(page.as_uri(), f"--print-to-pdf={target}", "--no-pdf-header-footer")
     return target
+
+
+def keep(taken: Path, name: str) -> None:
+    """Put a picture into the folder FAILOVER_PICTURES, when it is set, with a palette: a third of the size."""
+    if folder := os.environ.get("FAILOVER_PICTURES"):
+        with Image.open(taken) as image:
+            image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(Path(folder) / name, optimize=True)

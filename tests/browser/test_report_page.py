@@ -10,8 +10,10 @@ import pytest
 from PIL import Image, ImageStat
 
 from flows.report import build
+from flows.report_gantt import picture as gantt
 from flows.report_html import html
-from tests.browser.chromium import Page, chromium, paper, picture
+from flows.report_png import png
+from tests.browser.chromium import Page, chromium, keep, paper, picture
 from tests.flows.reports import HOSTILE, gated, shipped_report, source
 
 
@@ -68,6 +70,15 @@ def test_the_page_fills_the_window_by_day_by_night_and_is_not_wider_than_it(file
     assert bright.mean[0] > 200
     assert dark.mean[0] < 80
     assert min(bright.stddev[0], dark.stddev[0]) > 10  # not blank
+    keep(picture(file, tmp_path / "whole.png", 1180, 2005), "report.png")
+
+
+def test_its_chart_alone_is_a_picture_that_can_be_sent(tmp_path: Path) -> None:
+    chart = tmp_path / "gantt.png"
+    chart.write_bytes(png(gantt(shipped_report())))
+    with Image.open(chart) as image:
+        assert max(ImageStat.Stat(image.convert("L")).stddev) > 10
+    keep(chart, "report-gantt.png")
 
 
 def test_it_is_printed_on_a_few_pages(file: Path, tmp_path: Path) -> None:

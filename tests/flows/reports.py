@@ -54,7 +54,7 @@ def shipped(takes: dict[str, float] | None = None) -> tuple[Plan, Simulation]:
 
 TOLD: dict[str, tuple[str, dict[str, Any]]] = {
     "detect": ("down: service (refused), database (refused), entrance (refused), stream (gone); 4 of 4 agree, 2 are enough", {}),
-    "assess": ("P1, evacuate: the region has lost its database", {}),
+    "assess": ("P1, evacuate: the region has lost its database", {"severity": "P1", "disposition": "evacuate"}),
     "replication": ("received 0/3A41F28 and replayed all of it; a promotion now loses between 0.00 s and 1.42 s of writes",
                     {"loss_at_least_seconds": 0.0, "loss_at_most_seconds": 1.42}),
     "fence": ("east is stopped by its provider and stays off: read back twice, 50 ms apart",

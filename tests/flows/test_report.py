@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from PIL import Image
 
-from flows.events import Answer, Noted, Resumed, StepFinished, StopAsked
+from flows.events import Answer, GateOpened, Noted, Resumed, StepFinished, StopAsked
 from flows.journal import SaidAboutGate
 from flows.report import build
 from flows.report_gantt import WIDTH, axis_of, forecast_chart, gantt, picture
@@ -24,7 +24,10 @@ from flows.report_schema import FILE, schema, text
 from flows.report_shapes import Box, Stroke, Trail, Words
 from flows.report_svg import svg
 from flows.report_text import markdown, parts, timeline_text, to_json
+from flows.state import fold
+from flows.watching import view
 from runbooks.model import Mode
+from tasks.durations import show_seconds
 from tests.flows.reports import HOSTILE, gated, journaled, many, shipped, shipped_report, source
 from tests.flows.world import START, Crash, Simulation, Watch, World, failure, make_plan, step
 
@@ -169,6 +172,20 @@ def test_peoples_time_is_apart_from_the_work_and_both_are_drawn() -> None:
     lane = next(box for box in boxes if box.kind == "people" and box.note.startswith("gate go"))
     assert lane.width == pytest.approx(minute, abs=2)
     assert all(box.width < minute / 10 for box in boxes if box.kind == "done")
+
+
+def test_who_watches_sees_the_same_times_as_the_report_tells() -> None:
+    """Also while people are still waited for: the live view and the card in Slack are made of it."""
+    simulation = gated(letters=said(Answer.approve, 60))
+    simulation.run()
+    asked = next(event.at for event in simulation.journal if isinstance(event, GateOpened))
+    state = fold(event for event in simulation.journal if event.at <= asked)
+    (waiting,) = [one for one in view(simulation.plan, state, asked + timedelta(seconds=50), {}).steps if one.step == "fence"]
+    assert waiting.status == "waits"
+    assert float(waiting.actual.split()[0]) < 1
+    ended = view(simulation.plan, fold(simulation.journal), simulation.journal[-1].at, {})
+    told = build(source(simulation.plan, simulation.journal)).steps
+    assert [one.actual for one in ended.steps] == [show_seconds(timedelta(seconds=one.actual)) for one in told]
 
 
 def test_a_bar_is_as_long_as_the_work_and_its_outline_as_the_budget() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageStat
 
-from tests.browser.chromium import chromium, render
-from tests.browser.pictures import small
+from tests.browser.chromium import chromium, keep, render
 from tests.prefect.conftest import Prefect, Run
 
 pytestmark = pytest.mark.prefect
@@ -33,5 +31,4 @@ def test_the_page_of_a_run_shows_the_runbooks_graph_and_what_became_of_it(
     render(address, f"--screenshot={taken}", "--window-size=1300,560", SETTLED)
     with Image.open(taken) as image:
         assert max(ImageStat.Stat(image.convert("L")).stddev) > 10
-    if folder := os.environ.get("FAILOVER_PICTURES"):
-        small(taken, Path(folder) / "prefect-run.png")
+    keep(taken, "prefect-run.png")
