@@ -269,7 +269,10 @@ class Change(Action[StateT]):
         return False
 
     def undo(self, before: StateT, clients: Clients) -> None:
-        """Bring `before` back, from journaled data only; runs in another process, perhaps hours later."""
+        """Bring `before` back, from journaled data only; runs in another process, perhaps hours later.
+
+        Look first and leave what is so already: where a crash hid its end, it is called again.
+        """
         raise ActionFailed(f"{self.name} cannot be undone")
 
 

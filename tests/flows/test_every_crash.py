@@ -7,15 +7,17 @@ and that every effect happened once.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from flows.events import Answer, Verdict
-from flows.journal import SaidAboutGate
+from flows.events import Answer, Choice, DecisionOpened, Verdict
+from flows.journal import SaidAboutFailure, SaidAboutGate
 from runbooks.loader import load
 from runbooks.model import Mode
-from runbooks.plan import Plan, is_change
+from runbooks.plan import Plan, change_type, is_change
 from runbooks.planner import plan as make_plan
 from runbooks.shipped import shipped
 from tasks.errors import ActionFailed
@@ -127,3 +129,57 @@ def test_a_crash_while_people_are_asked_asks_again_and_passes_no_gate(plan: Plan
     assert again.run(silence).verdict is Verdict.refused
     covered = {name for gate in plan.gates for name in gate.covers}
     assert not covered & set(world.effects)
+
+
+@pytest.mark.parametrize("decided", [False, True], ids=["as the runbook says", "as a person decides"])
+def test_a_crash_at_every_point_of_a_rollback_brings_everything_back_once(plan: Plan, decided: bool) -> None:
+    brought_back: set[str] = set()
+    for failing in (step for step in plan.steps if not step.manual):
+        way = Way(plan, failing.id, decided=decided)
+        reference = way.sim(way.world())
+        state = reference.run()
+        assert state.rollback is not None, failing.id
+        undone = [f"undo {name}" for name in state.rollback.steps if name != failing.id]
+        assert [one for one in reference.world.effects if one.startswith("undo ")] == undone, failing.id
+        brought_back |= {name for name in state.rollback.steps if name != failing.id}
+        for point in range(way.begins, reference.points + 1) if undone else ():
+            world = way.world()
+            first = way.sim(world, crash=lambda _what, count, at=point: count == at)
+            with pytest.raises(Crash):
+                first.run()
+            world.now += PAUSE
+            assert way.sim(world, journal=first.journal).run().verdict is Verdict.rolled_back, (failing.id, point)
+            assert world.effects == reference.world.effects, (failing.id, point)
+            assert world.facts == reference.world.facts, (failing.id, point)
+    assert brought_back == {step.id for step in plan.steps if (kind := change_type(step)) and kind.reversible}
+
+
+class Way:
+    """A plan in which one step fails for good, and going back is what follows."""
+
+    def __init__(self, plan: Plan, failing: str, *, decided: bool) -> None:
+        then = "ask" if decided else "roll-back"
+        fails = replace(plan.by_id[failing], on_failure=then, timeout=timedelta(seconds=30))
+        self.plan = replace(plan, steps=tuple(fails if step.id == failing else step for step in plan.steps))
+        self.failing = failing
+        self.letters = yes_to_all(plan)
+        self.begins = 0
+        """The point at which going back begins."""
+        points: dict[str, int] = {}
+        asked = self.sim(self.world(), crash=lambda what, count: points.setdefault(what, count) < 0)
+        asked.run()
+        if decided:
+            opened = next(event for event in asked.journal if isinstance(event, DecisionOpened))
+            go_back = SaidAboutFailure(step=failing, choice=Choice.roll_back, by="kim")
+            self.letters.append((opened.at + timedelta(seconds=30), go_back))
+            self.sim(self.world(), crash=lambda what, count: points.setdefault(what, count) < 0).run()
+        self.begins = points["before rollback-started"]
+
+    def world(self) -> World:
+        """Where everything works but the one step."""
+        world = World(facts={name: 1 for name in probes_up(self.plan) if name != self.failing})
+        world.fail_acts[self.failing] = [ActionFailed("it never will") for _ in range(9)]
+        return world
+
+    def sim(self, world: World, **more: Any) -> Simulation:
+        return Simulation(self.plan, world, letters=self.letters, **more)
