@@ -120,7 +120,7 @@ class Machine:
     draw: Draw
     journals: tuple[SqliteJournal, SqliteJournal]
     execution: str
-    plan: Plan
+    plans: tuple[Plan, ...]
     now: float = 0.0
     threads: list[Thread] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
@@ -135,6 +135,11 @@ class Machine:
     finished: bool = False
     current: Thread | None = None
     order: int = 0
+
+    @classmethod
+    def plans_of(cls) -> tuple[Plan, ...]:
+        """What its runners carry out, for each mode."""
+        return (two_steps(),)
 
     # -- for the code under test
 
@@ -255,8 +260,20 @@ class Machine:
         self.current = None
         self.finished = self.finished or self._recovered()
         if not self.finished:
-            slot = process.number % 2
-            self.at(self.now + self.rng.choice((0.2, 3.0)), lambda: self._slot(slot, first=slot == 0 and not self._begun()))
+            self.go_on_after(process)
+
+    def go_on_after(self, process: Process) -> None:
+        """Somebody resumes it a moment later."""
+        slot = process.number % 2
+        self.at(self.now + self.rng.choice((0.2, 3.0)), lambda: self._slot(slot, first=slot == 0 and not self._begun()))
+
+    def noticed(self, operation: str, *given: Any) -> None:
+        """A journal operation was done by the process that goes on now."""
+
+    def judge(self) -> None:
+        """It has ended: raise Broken where that is not as it should be."""
+        if sorted(self.effects) != ["fence", "promote"]:
+            raise Broken(f"not once each: {self.effects}")
 
     def _slot(self, slot: int, *, first: bool) -> None:
         """Start another process of one of the two runners."""
@@ -282,7 +299,7 @@ class Machine:
         try:
             if first:
                 name = self.execution if process.number % 2 == 0 else f"{self.execution}-b"
-                engine = runs.start(journal, runs.Request(self.plan, "ines", "test", execution=name), Wall(self, process), {})
+                engine = runs.start(journal, runs.Request(self.plans[0], "ines", "test", execution=name), Wall(self, process), {})
             else:
                 engine = runs.resume(journal, self.execution, "bo", Wall(self, process), {})
             state = engine.run()
@@ -369,6 +386,7 @@ class Watched:
                 self._appended(*given)
             elif name == "acquire" and isinstance(done, Held):
                 self._acquired(given[1], done)
+            self._machine.noticed(name, *given)
             return done
 
         return watched
@@ -500,8 +518,11 @@ def two_steps() -> Plan:
 
 
 @contextmanager
-def ports(patch: pytest.MonkeyPatch, plan: Plan) -> Iterator[None]:
-    """Put the machine in the place of time, threads and process table; engine, core, runs and journal stay as they are."""
+def ports(patch: pytest.MonkeyPatch, plans: Sequence[Plan]) -> Iterator[None]:
+    """Put the machine in the place of time, threads and process table; engine, core, runs and journal stay as they are.
+
+    plans: one for each mode.
+    """
     time = SimpleNamespace(
         sleep=lambda seconds: machine().wait("sleep", machine().now + max(seconds, POLL.total_seconds())),
     )
@@ -520,7 +541,7 @@ def ports(patch: pytest.MonkeyPatch, plan: Plan) -> Iterator[None]:
         inside.setattr(runs, "me", lambda execution: machine().process.holder(execution))  # noqa: PLW0108 - another process each time
         inside.setattr(holders, "me", lambda execution: machine().process.holder(execution))  # noqa: PLW0108 - the same
         inside.setattr(holders, "_born", born)
-        inside.setattr(runs, "replan", lambda _state: plan)
+        inside.setattr(runs, "replan", lambda state: next(plan for plan in plans if plan.mode is state.started.mode))
         inside.setattr(runs, "our_version", lambda: "0")
         yield
 
@@ -542,31 +563,31 @@ class Seen:
             self.counts[what] = self.counts.get(what, 0) + count
 
 
-def explore(patch: pytest.MonkeyPatch, folder: Path, seeds: range, draw: Draw = Draw()) -> Seen:
+def explore(
+    patch: pytest.MonkeyPatch, folder: Path, seeds: range, draw: Draw = Draw(), kind: type[Machine] = Machine
+) -> Seen:
     """Run a schedule for each seed, on one journal file; raises Broken with the seed that shows it."""
-    plan, seen = two_steps(), Seen()
+    plans, seen = kind.plans_of(), Seen()
     first, second = (SqliteJournal(folder / "journal.db", uptime=lambda: machine().now) for _ in range(2))
     journals = (first, second)
     for journal in journals:
         journal._db.execute("PRAGMA synchronous=OFF")  # no power is cut here
     try:
-        with ports(patch, plan):
+        with ports(patch, plans):
             for seed in seeds:
-                seen.take(_one(seed, draw, journals, plan))
+                seen.take(_one(kind(random.Random(seed), draw, journals, f"e{seed}", plans), seed))
     finally:
         for journal in journals:
             journal.close()
     return seen
 
 
-def _one(seed: int, draw: Draw, journals: tuple[SqliteJournal, SqliteJournal], plan: Plan) -> Machine:
-    journals[0]._db.execute("DELETE FROM leases")
-    MACHINE[:] = [Machine(random.Random(seed), draw, journals, f"e{seed}", plan)]
-    one = machine()
+def _one(one: Machine, seed: int) -> Machine:
+    one.journals[0]._db.execute("DELETE FROM leases")
+    MACHINE[:] = [one]
     try:
         one.run()
-        if sorted(one.effects) != ["fence", "promote"]:
-            raise Broken(f"not once each: {one.effects}")
+        one.judge()
     except Broken as error:
         raise Broken(f"seed {seed}: {error}; the last turns: {one.trace[-30:]}") from None
     return one
