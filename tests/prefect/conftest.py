@@ -121,11 +121,22 @@ class Run:
         path = self.world / "effects"
         return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
-    def retry(self) -> None:
-        """What the UI's Retry does."""
+    def settle(self, fact: str) -> None:
+        """Let what a step wrote be believed now, however long it takes."""
+        path = self.world / fact
+        eventually(lambda: path.exists() and path.read_text())
+        path.write_text("0")
+
+    def retry(self, *, force: bool = False) -> None:
+        """What the UI's Retry does; Prefect's second UI forces it.
+
+        Not forced, HandleFlowTerminalStateTransitions accepts it of a run that has a deployment, and forgets its pauses; forced, no
+        rule is asked, and the pauses that it passed stay known.
+        Source: prefect 3.8.8, server/ui (retryFlowRun), server/ui-v2 (its retry dialog), server/orchestration/core_policy.py.
+        """
         state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
-        answer = self.http.post(f"/flow_runs/{self.id}/set_state", json={"state": state, "force": True}).json()
-        assert answer["status"] == "ACCEPT"
+        answer = self.http.post(f"/flow_runs/{self.id}/set_state", json={"state": state, "force": force}).json()
+        assert answer["status"] == "ACCEPT", answer
 
     def cancel(self) -> None:
         """What the UI's Cancel does."""
@@ -320,7 +331,7 @@ def asking(prefect: Prefect, served: Serve, world: Path) -> Iterator[Callable[..
         values = {"mode": "live", "your_name": "ines", "world": str(world), **parameters}
         answer = prefect.http.post(f"/deployments/{found['id']}/create_flow_run", json={"parameters": values})
         assert answer.status_code == 201, answer.text
-        run = Run(prefect.http, answer.json()["id"], journal, world)
+        run = Run(prefect.http, answer.json()["id"], journal, Path(values["world"]))
         runs.append(run)
         return run
 

@@ -139,7 +139,29 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would_do(ask: Ask) -> None:
     assert run.effects() == []
 
 
-def test_retry_of_a_run_that_crashed_at_a_gate_resumes_it_and_passes_no_gate(ask: Ask) -> None:
+@pytest.mark.parametrize("force", [False, True])
+def test_retry_of_a_run_that_crashed_before_its_gate_resumes_it_and_passes_no_gate(ask: Ask, force: bool) -> None:
+    run = ask("gated", takes=50)
+    look = run.world / "look"
+    eventually(lambda: run.journaled().step("look").acting and look.exists() and look.read_text())
+    os.kill(run.pid(), signal.SIGKILL)
+    run.settle("look")
+    assert run.ended() == ("CRASHED", "Crashed")
+    assert run.children() == []
+    run.retry(force=force)
+    form = run.form()
+    run.settle("scale")
+    eventually(lambda: run.journaled().step("scale").status)
+    assert run.effects() == ["look", "scale"]
+    assert not run.journaled().gate("go").answers
+    form.resume(decision="approve", name="ada")
+    assert run.ended() == ("COMPLETED", "Recovered")
+    assert sorted(run.effects()) == ["fence", "look", "promote", "scale", "smoke"]
+    assert sum(isinstance(event, Resumed) for event in run.events()) == 1
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_retry_of_a_run_that_crashed_at_a_gate_resumes_it_and_passes_no_gate(ask: Ask, force: bool) -> None:
     run = ask("gated")
     form = run.form()
     eventually(lambda: sorted(run.effects()) == ["look", "scale"])
@@ -148,7 +170,7 @@ def test_retry_of_a_run_that_crashed_at_a_gate_resumes_it_and_passes_no_gate(ask
     assert run.ended() == ("CRASHED", "Crashed")
     assert "failover resume" in run.message()
     form.resume(decision="approve", name="mallory")  # nobody reads it any more
-    run.retry()
+    run.retry(force=force)
     fresh = run.form(old={form.key})
     assert fresh.id != form.id
     time.sleep(1)
@@ -160,6 +182,18 @@ def test_retry_of_a_run_that_crashed_at_a_gate_resumes_it_and_passes_no_gate(ask
     assert sum(isinstance(event, Resumed) for event in run.events()) == 1
     assert [event.attempt for event in run.events() if isinstance(event, StepStarted) and event.step == "look"] == [1]
     eventually(lambda: len(run.steps()) == 5 and set(run.steps().values()) == {("COMPLETED", "Done")})
+
+
+def test_retry_of_a_run_that_was_refused_asks_again(ask: Ask) -> None:
+    run = ask("gated")
+    form = run.form()
+    form.resume(decision="deny", name="ada")
+    assert run.ended() == ("FAILED", "Refused")
+    run.retry()
+    run.form(old={form.key}).resume(decision="deny", name="ada", reason="still not")
+    eventually(lambda: "still not" in (run.message() or ""))
+    assert run.state() == ("FAILED", "Refused")
+    assert sorted(run.effects()) == ["look", "scale"]
 
 
 def test_retry_of_a_run_that_recovered_does_nothing_again(ask: Ask) -> None:
