@@ -27,15 +27,18 @@ from tasks.durations import show_time
 
 NO_ANSWER = "no answer"
 HOW = "prefect-form"
+Kind = Literal["gate", "manual", "failure"]
+_VERB: Mapping[Kind, str] = {"gate": "approve", "manual": "do", "failure": "decide"}
 _GATE = {"approve": Answer.approve, "deny": Answer.deny}
 _MANUAL = {"done": Answer.approve, "not done": Answer.deny}
+WITHDRAWN = Shown("CANCELLED", "Withdrawn", "nobody is asked any more")
 
 
 @dataclass(frozen=True)
 class Question:
     """One open question: a gate, a manual step, or what to do about a failed step."""
 
-    kind: Literal["gate", "manual", "failure"]
+    kind: Kind
     subject: str
     """Name of the gate or the step."""
     opened: datetime
@@ -57,7 +60,7 @@ class Question:
     @property
     def name(self) -> str:
         """The child flow's name."""
-        return f"{ {'gate': 'approve', 'manual': 'do', 'failure': 'decide'}[self.kind] }: {self.subject}"
+        return f"{_VERB[self.kind]}: {self.subject}"
 
     def form(self) -> type[BaseModel]:
         """The form; without an answer and a name it says nothing."""
@@ -103,14 +106,25 @@ def open_questions(plan: Plan, state: ExecutionState, execution: str) -> tuple[Q
 
 def closing(question: Question, state: ExecutionState) -> Shown:
     """How a question ended that is not open any more, for the child flow run that asked it."""
-    if question.kind == "failure":
-        closed = (record := state.decisions.get(question.subject)) and record.closed
+    return _closing(question.kind, question.subject, state)
+
+
+def closing_of(name: str, state: ExecutionState) -> Shown:
+    """The same where only the question's name is known, which its child's task run has."""
+    verb, _, subject = name.partition(": ")
+    kind = next((kind for kind, word in _VERB.items() if word == verb), None)
+    return _closing(kind, subject, state) if kind is not None else WITHDRAWN
+
+
+def _closing(kind: Kind, subject: str, state: ExecutionState) -> Shown:
+    if kind == "failure":
+        closed = (record := state.decisions.get(subject)) and record.closed
         if not closed:
-            return Shown("CANCELLED", "Withdrawn", "nobody is asked any more")
+            return WITHDRAWN
         return Shown("COMPLETED", "Decided", f"{closed.choice.value} by {closed.by}" + (f": {closed.reason}" if closed.reason else ""))
-    gate = state.gate(question.subject).closed
+    gate = state.gate(subject).closed
     if gate is None:
-        return Shown("CANCELLED", "Withdrawn", "nobody is asked any more")
+        return WITHDRAWN
     said = f"{', '.join(gate.by) or 'nobody'}" + (f": {gate.reason}" if gate.reason else "")
     return Shown("COMPLETED", "Approved", said) if gate.approved else Shown("FAILED", "Refused", said)
 
@@ -132,7 +146,7 @@ def _about_gate(plan: Plan, state: ExecutionState, opened: GateOpened, execution
     lines += [f"- {one.by} said {one.answer.value}{_doubt(rule, one, opened, state)}" for one in state.gate(opened.gate).answers]
     lines += ["", _times(plan, state, opened.deadline, silence), _command(execution, opened.gate)]
     options = tuple(_MANUAL if opened.manual else _GATE)
-    kind: Literal["gate", "manual"] = "manual" if opened.manual else "gate"
+    kind: Kind = "manual" if opened.manual else "gate"
     text, after = "\n".join(lines), plan.by_id[gate.step].after
     return Question(kind, opened.gate, opened.at, opened.deadline, options, text, after, opened.loss is not None)
 

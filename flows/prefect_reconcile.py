@@ -25,15 +25,15 @@ from flows.prefect_asking import end_flow_run, open_children
 from flows.prefect_flow import CHANNEL, execution_of, plan_of
 from flows.prefect_pages import publish_report
 from flows.prefect_picture import Shown, StateType
+from flows.prefect_questions import WITHDRAWN, closing_of
 from flows.prefect_steps import StepRuns
-from flows.state import fold
+from flows.state import ExecutionState, fold
 
 GRACE = timedelta(seconds=30)
 """A process that has just ended still tells Prefect by itself; one that has just begun may wait 16 s for a dead one's lease."""
 NEVER_STARTED = timedelta(minutes=2)
 PAGES = 5.0
 """Seconds that putting the report on the run's page may take."""
-_WITHDRAWN = Shown("CANCELLED", "Withdrawn", "nobody reads this form any more")
 
 
 async def reconcile(client: PrefectClient, journal: Journal, flow_run: FlowRun, *, gone: bool = False) -> Shown | None:
@@ -65,7 +65,7 @@ async def reconcile(client: PrefectClient, journal: Journal, flow_run: FlowRun, 
         said = f"its process is gone; Retry, or `failover resume {execution}`, goes on with the same execution"
         shown = Shown("CRASHED", "Crashed", said)
     for child in await open_children(client, flow_run.id):
-        await end_flow_run(client, child.id, _WITHDRAWN)
+        await end_flow_run(client, child.id, await _answered(client, child, state))
     if plan is not None:
         steps = StepRuns(client, flow_run.id, plan)
         await steps.load()
@@ -78,6 +78,13 @@ async def reconcile(client: PrefectClient, journal: Journal, flow_run: FlowRun, 
                 await publish_report(client, flow_run.id, execution, plan, journal)
     await end_flow_run(client, flow_run.id, shown)
     return shown
+
+
+async def _answered(client: PrefectClient, child: FlowRun, state: ExecutionState) -> Shown:
+    """How a form ended: by what was said elsewhere, or because nobody reads it any more."""
+    if child.parent_task_run_id is None:
+        return WITHDRAWN
+    return closing_of((await client.read_task_run(child.parent_task_run_id)).name, state)
 
 
 async def _never_started(client: PrefectClient, flow_run: FlowRun, *, gone: bool) -> Shown | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -14,13 +16,15 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from deployments.prefect_server import running
-from flows.events import Acting, StepFinished
+from deployments.prefect_server import child_environment, running
+from flows.events import Acting, GateClosed, StepFinished, Verdict
 from flows.journal_sqlite import SqliteJournal
-from tests.prefect.conftest import Prefect, Run, eventually, free_port, serve
+from tests.prefect.conftest import PLUGIN, Prefect, Run, Serve, eventually, free_port, serve
 from tests.prefect.test_served import Ask
 
 pytestmark = pytest.mark.prefect
+GATED = {"scale": {"look"}, "fence": {"look", "go"}, "promote": {"fence"}, "smoke": {"scale", "promote"}}
+"""What each step of gated.yaml waits for; `go` is its gate."""
 
 
 def test_a_server_that_dies_in_the_middle_delays_no_step_and_shows_the_truth_when_it_is_back(
@@ -43,6 +47,58 @@ def test_a_server_that_dies_in_the_middle_delays_no_step_and_shows_the_truth_whe
         assert run.ended(60) == ("COMPLETED", "Recovered")
         eventually(lambda run=run: len(run.steps()) == 5 and set(run.steps().values()) == {("COMPLETED", "Done")})
         assert shown_where_they_happened(run)
+
+
+def test_a_gate_is_answered_by_command_while_the_server_is_dead_and_the_answer_is_shown_when_it_is_back(
+    ask: Ask, prefect: Prefect, served: Serve, tmp_path: Path
+) -> None:
+    worlds = [tmp_path / name for name in ("at-its-gate", "before-its-gate")]
+    for world in worlds:
+        world.mkdir()
+    waits = ask("gated", world=str(worlds[0]))
+    form = waits.form()
+    comes = ask("gated", world=str(worlds[1]), takes=50)
+    eventually(lambda: comes.journaled().step("look").acting)
+    prefect.kill()
+    assert comes.journaled().gate("go").opened is None
+    for fact in ("look", "scale"):
+        comes.settle(fact)
+    for run in (waits, comes):
+        eventually(lambda run=run: run.journaled().gate("go").waiting)
+        approve(run, served.journal, tmp_path)
+    for run in (waits, comes):
+        ended = eventually(lambda run=run: run.journaled().finished)
+        assert ended.verdict is Verdict.recovered
+        assert sorted(run.effects()) == ["fence", "look", "promote", "scale", "smoke"]
+        assert latest(run) < timedelta(seconds=1)
+        os.kill(run.pid(), signal.SIGKILL)  # it could not tell, and now never will
+    prefect.start()
+    for run in (waits, comes):
+        assert run.ended(60) == ("COMPLETED", "Recovered")
+        eventually(lambda run=run: len(run.steps()) == 5 and set(run.steps().values()) == {("COMPLETED", "Done")})
+        assert shown_where_they_happened(run)
+    assert form.now() == ("COMPLETED", "Approved")
+    assert {child["state_type"] for run in (waits, comes) for child in run.children()} == {"COMPLETED"}
+
+
+def approve(run: Run, journal: Path, folder: Path) -> None:
+    """Say yes at its gate, on the command line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "deployments", "approve", run.execution, "go", "--as", "ada", "--journal", str(journal)],
+        env=child_environment(PYTHONPATH=str(PLUGIN)), cwd=folder, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def latest(run: Run) -> timedelta:
+    """The longest time from when a step of gated.yaml could act, or its gate was answered, to when that was so."""
+    events = run.events()
+    acted = {event.step: event.at for event in events if isinstance(event, Acting)}
+    over = {event.step: event.at for event in events if isinstance(event, StepFinished)}
+    closed = next(event for event in events if isinstance(event, GateClosed))
+    answered = max(one.given_at for one in run.journaled().gate("go").answers)
+    waits = [acted[step] - max({**over, "go": closed.at}[before] for before in needs) for step, needs in GATED.items()]
+    return max(closed.at - answered, *waits)
 
 
 def longest_pause(run: Run) -> timedelta:

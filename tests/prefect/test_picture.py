@@ -28,7 +28,7 @@ from flows.events import (
     Verdict,
 )
 from flows.journal import SaidAboutFailure, SaidAboutGate
-from flows.prefect_questions import Question, closing, open_questions
+from flows.prefect_questions import Question, closing, closing_of, open_questions
 from flows.state import ExecutionState, fold
 from runbooks.model import Approval
 from tests.flows.world import START, make_plan, started, step
@@ -117,6 +117,8 @@ def test_a_gate_is_one_question_until_it_closes() -> None:
     closed = GateClosed(at=at(6), gate="go", approved=True, by=("ada",), reason="dead")
     assert open_questions(PLAN, told(*AT_GATE, closed), "3fa9") == ()
     assert closing(question, told(*AT_GATE, closed)).name == "Approved"
+    assert closing_of(question.name, told(*AT_GATE, closed)).name == "Approved"
+    assert closing_of(question.name, told(*AT_GATE)).name == closing_of("somebody's own", told(*AT_GATE, closed)).name == "Withdrawn"
     assert closing(question, told(*AT_GATE, closed.model_copy(update={"approved": False}))).type == "FAILED"
     assert closing(question, told(*AT_GATE, Interrupted(at=at(9), reason="x"))).name == "Withdrawn"
 
@@ -155,4 +157,5 @@ def test_a_failed_step_asks_with_its_options() -> None:
     said = question.said({"decision": "retry", "name": "ada"})
     assert said == SaidAboutFailure(step="one", choice=Choice.retry, by="ada", how="prefect-form")
     closed = DecisionClosed(at=at(6), step="one", choice=Choice.retry, by="ada", reason="")
+    assert closing(question, told(opened, closed)) == closing_of(question.name, told(opened, closed))
     assert closing(question, told(opened, closed)).name == "Decided"
