@@ -9,6 +9,8 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from flows.clock import boot_id, uptime
 from flows.events import ExecutionFinished, ExecutionStarted, Interrupted
 from flows.journal import Busy, Holder, Journal, SaidMakeWay
@@ -57,11 +59,10 @@ class Drills:
         """Tell whether a drill holds it, which makes way now; None when the holder has not even written its first event."""
         name = busy.holder.name
         if name not in self._met:
-            rows = self._journal.read(busy.holder.execution)
-            if not rows:
+            is_drill = self._is_drill(busy.holder.execution)
+            if is_drill is None:
                 return None
-            started = rows[0][1]
-            self._met[name] = isinstance(started, ExecutionStarted) and started.mode is Mode.drill
+            self._met[name] = is_drill
             if self._met[name] and not is_dead(busy.holder):
                 asks = SaidMakeWay(
                     by=f"execution {self._execution}", reason=f"live execution {self._execution} needs {busy.target}", holder=name
@@ -71,16 +72,33 @@ class Drills:
             self._dead.let_go(busy.holder, now)
         return self._met[name]
 
+    def _is_drill(self, execution: str) -> bool | None:
+        """None before its first event. What a newer version wrote and this one cannot read is no drill: it is left alone."""
+        try:
+            rows = self._journal.read(execution)
+        except ValidationError:
+            return False
+        if not rows:
+            return None
+        started = rows[0][1]
+        return isinstance(started, ExecutionStarted) and started.mode is Mode.drill
+
 
 def may_have_a_call_out(journal: Journal, execution: str) -> bool:
     """Whether, by the journal, a dead process may have left a call behind: an act or an undo that did not end well."""
-    steps = fold(event for _, event in journal.read(execution)).steps.values()
+    try:
+        steps = fold(event for _, event in journal.read(execution)).steps.values()
+    except ValidationError:  # a newer version wrote what this one cannot read
+        return True
     return any(one.undoing or (one.acting and (one.status is None or not one.status.lets_go_on)) for one in steps)
 
 
 def has_ended(journal: Journal, execution: str) -> bool:
     """Whether an execution came to its end, or stopped in good order."""
-    rows = journal.read(execution)
+    try:
+        rows = journal.read(execution)
+    except ValidationError:
+        return False
     return bool(rows) and isinstance(rows[-1][1], ExecutionFinished | Interrupted)
 
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pytest
 
 from flows import acquiring, holders, lease_keeper, runs
-from flows.acquiring import TargetBusy
+from flows.acquiring import TargetBusy, where_is
 from flows.clock import SystemClock
 from flows.engine import Engine
 from flows.events import LeaseTaken, Noted, StopAsked, Verdict
@@ -27,7 +27,7 @@ from runbooks.plan import Plan
 from tasks.clients import Clients
 from tasks.errors import ActionFailed, Revoked
 from tests.flows.test_engine import Fast, wait_for
-from tests.flows.world import WORLD, Fact, Watch, World, make_plan, step
+from tests.flows.world import START, WORLD, Fact, Watch, World, make_plan, started, step
 
 
 class Held(Fast):
@@ -42,6 +42,12 @@ class Held(Fast):
         type(self).begun.set()
         assert type(self).back.wait(30)
         super().act(before, clients)
+
+
+class Foretold(Noted):
+    """An event that a newer version writes and this one does not know."""
+
+    kind: Literal["foretold"] = "foretold"  # type: ignore[assignment]
 
 
 class Quick(Watch):
@@ -241,6 +247,21 @@ def test_who_has_written_nothing_yet_is_waited_for_a_moment(journal: SqliteJourn
     with pytest.raises(TargetBusy, match="e9"):
         start(journal, Request(OUTAGE, "ines", "test"), SystemClock())
     assert time.monotonic() - began >= acquiring.NAMELESS
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_an_execution_that_a_newer_version_wrote_is_busy_and_no_drill(journal: SqliteJournal, dead: bool) -> None:
+    """Must never happen: what cannot be read is asked to make way, or its lease is broken."""
+    rehearsal = started(replace(REHEARSAL, mode=Mode.drill), START)
+    journal.append("e9", 0, [rehearsal, Foretold(at=START, text="x")])
+    holder = replace(holders.me("e9"), boot=holders.me("e9").boot + "0") if dead else holders.me("e9")
+    assert holders.is_dead(holder) is dead
+    journal.acquire(["sim:a"], holder, lease_keeper.LEASE, datetime.now(UTC))
+    with pytest.raises(TargetBusy, match="e9"):
+        start(journal, Request(OUTAGE, "ines", "test"), SystemClock())
+    assert journal.inbox("e9") == []
+    assert [lease.holder for lease in journal.leases()] == [holder]
+    assert where_is(journal, "e9") == ""
 
 
 def test_a_lease_that_ended_does_not_come_back_with_another_target(journal: SqliteJournal, world: World) -> None:
