@@ -60,3 +60,27 @@ def test_every_file_of_ours_that_the_documents_name_is_there():
     assert len(named) > 30
     places = (DOCS.parent, DOCS.parent / "tests")  # who-wins.md names tests from there
     assert [one for one in sorted(named) if not any((place / one[1]).exists() for place in places)] == []
+
+
+def named_code() -> set[tuple[str, str, str]]:
+    """Page, file and name of every `file.py` `name`, `other` and every `flows.file.name` in the documents."""
+    found = set()
+    for page in (*DOCS.glob("*.md"), DOCS.parent / "README.md"):
+        text = page.read_text(encoding="utf-8")
+        for path, names in re.findall(r"`((?:flows|tasks|runbooks|deployments)/[\w/]+\.py)`((?:,?\s+`\w[\w.]*`(?!\.))+)", text):
+            found |= {(page.name, path, name) for name in re.findall(r"`(\w+(?:\.\w+)?)`", names)}
+        for path, name in re.findall(r"`((?:flows|tasks|runbooks|deployments)(?:\.[a-z_]+)+)\.([a-z_]\w+)[`(]", text):
+            found.add((page.name, path.replace(".", "/") + ".py", name))
+    return found
+
+
+def test_every_name_in_our_code_that_the_documents_give_is_defined_there():
+    found = named_code()
+    assert len(found) > 40
+    missing = [
+        (page, path, name)
+        for page, path, name in sorted(found)
+        for part in name.split(".")
+        if not re.search(rf"^\s*(?:(?:async )?def|class) {part}\b|^{part}\b.* = ", (DOCS.parent / path).read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert missing == []
