@@ -11,7 +11,7 @@ from flows.fencing import warnings
 from flows.forecast import forecast, people_budget
 from flows.losses import loss_behind, lost_lines, tell_loss
 from flows.messages import Look, Revoke
-from flows.turn import Attempt, Turn
+from flows.turn import IN_DOUBT, Attempt, Turn
 from runbooks.model import Mode
 from runbooks.plan import GateRule, PlannedStep, change_type, is_change
 from tasks.durations import show_seconds
@@ -32,10 +32,22 @@ def finish(turn: Turn, step: PlannedStep, status: Status, detail: str, look: Loo
 
 
 def failed(turn: Turn, step: PlannedStep, status: Status, reason: str, code: str = "") -> None:
-    """A step did not do what it should; `_settle_failures` does what the runbook says about it."""
+    """A step did not do what it should; `settle_failures` does what the runbook says about it.
+
+    Must never happen: an irreversible step in doubt that nobody could look at is passed over without a person.
+    """
     attempt = turn.core.attempts.get(step.id)
     accepted = step.on_failure == "continue" or step.on_failure in turn.plan.by_id
+    if attempt is not None and _is_unseen(turn, step, attempt):
+        accepted, code = False, IN_DOUBT
+        reason = f"in doubt: announced before ({turn.state.step(step.id).describe}), and it cannot be seen whether it happened: {reason}"
     finish(turn, step, status, reason, attempt.last if attempt else None, code=code, accepted=accepted)
+
+
+def _is_unseen(turn: Turn, step: PlannedStep, attempt: Attempt) -> bool:
+    """Whether an earlier attempt announced what cannot be undone, and this one has not had a single look at it."""
+    change = change_type(step)
+    return change is not None and not change.reversible and turn.state.step(step.id).acting and attempt.seen is None
 
 
 def last_words(step: PlannedStep, attempt: Attempt) -> str:

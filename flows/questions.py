@@ -26,7 +26,7 @@ from flows.preflight import begin, holds
 from flows.preflight import open_gate as open_problems
 from flows.rollback import roll_back
 from flows.state import StepRecord
-from flows.turn import GATE, Attempt, Phase, Turn
+from flows.turn import GATE, IN_DOUBT, Attempt, Phase, Turn
 from runbooks.model import Mode
 from runbooks.plan import PREFLIGHT, PlannedStep
 
@@ -178,7 +178,7 @@ def settle_failures(turn: Turn) -> None:
         if decision is not None and decision.opened.at >= record.finished:
             if decision.closed is not None:
                 _carry_out_decision(turn, step, record, decision.closed)
-        elif step.on_failure == "ask":
+        elif step.on_failure == "ask" or record.code == IN_DOUBT:
             options = (Choice.retry, Choice.skip, Choice.roll_back, Choice.abort)
             turn.write(
                 DecisionOpened(at=turn.now, step=step.id, reason=record.detail, options=options,
@@ -194,8 +194,9 @@ def _carry_out_decision(turn: Turn, step: PlannedStep, record: StepRecord, decis
             turn.write(StepAgain(at=turn.now, step=step.id))
         case Choice.skip:
             turn.write(
-                StepFinished(at=turn.now, step=step.id, attempt=record.attempt, status=Status.skipped,
-                             by=decision.by, detail=f"skipped by {decision.by} after: {record.detail}")
+                StepFinished(at=turn.now, step=step.id, attempt=record.attempt, status=Status.skipped, by=decision.by,
+                             accepted=step.on_failure in turn.plan.by_id,  # what deals with its failure runs then
+                             detail=f"skipped by {decision.by} after: {record.detail}")
             )  # fmt: skip
         case Choice.roll_back:
             roll_back(turn, decision.by)

@@ -18,6 +18,8 @@ from tasks.contract import Seen
 
 GATE = "gate"
 """Code of a refusal that came from people: it is an answer, so nobody is asked again."""
+IN_DOUBT = "in-doubt"
+"""Code of a failure after which people are asked, whatever the runbook says of failures: see `flows.outcomes.failed`."""
 
 
 class Phase(StrEnum):
