@@ -1,29 +1,38 @@
 """The way out when this program is what failed: what is done, what is in doubt, and the rest as commands for hands.
 
+In doubt is what was announced and is not known to have ended well, an act or an undo. In a rollback the rest is what is
+still to be undone, from what the journal says was before; past the point of no return nothing is.
+
 Made from the journal alone, without any server, at any moment. A copy is written beside the journal at every event, so
 that it is there even when nothing of ours runs any more.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from flows.engine import Engine
-from flows.events import Status
+from flows.events import RollbackStarted, Status
 from flows.fencing import warnings
-from flows.state import ExecutionState
+from flows.state import ExecutionState, StepRecord
 from runbooks.plan import Plan, PlannedStep, look_up_in
 from runbooks.problems import RunbookError
 from runbooks.references import Reference
-from tasks.contract import Action
+from tasks.contract import Action, Change
 
 HIDDEN = "hidden"
 """Stands in for secrets while the commands are made; commands never show one."""
+DONE = "Done"
+DOUBT = "In doubt: look before you repeat anything"
 
 
 def eject(execution: str, plan: Plan, state: ExecutionState, environ: Mapping[str, str] | None = None) -> str:
@@ -37,23 +46,117 @@ def eject(execution: str, plan: Plan, state: ExecutionState, environ: Mapping[st
         "",
     ]
     lines += [f"# !!! {warning}" for warning in warnings(state)]
-    done, doubt, rest = [], [], []
-    for step in plan.steps:
-        record = state.step(step.id)
-        if record.status is not None and record.lets_go_on:
-            done.append(f"# {step.id}: {record.status.value}: {record.describe or record.detail}")
-        elif record.acting and record.status is None:
-            doubt += _by_hand(step, state, environ, f"announced, not seen done: {record.describe}; look first")
-        else:
-            rest += _by_hand(step, state, environ, _why(record.status, record.detail))
-    for title, part in (("Done", done), ("In doubt: look before you repeat anything", doubt), ("Still to do, in this order", rest)):
+    if state.rollback is not None:
+        back = state.rollback
+        lines += [f"# It goes back since {back.at:%H:%M:%S} UTC (by {back.by}): nothing more of it is to be done, only undone.", ""]
+    parts = _forward(plan, state, environ) if state.rollback is None else _backward(plan, state, state.rollback, environ)
+    for title, part in parts.items():
         lines += [f"## {title}", "", *(part or ["# nothing"]), ""]
     lines += _topology(state)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _why(status: Status | None, detail: str) -> str:
-    return f"{status.value}: {detail}" if status is not None else "not begun"
+def _forward(plan: Plan, state: ExecutionState, environ: Mapping[str, str] | None) -> Mapping[str, list[str]]:
+    done: list[str] = []
+    doubt: list[str] = []
+    rest: list[str] = []
+    for step in plan.steps:
+        record = state.step(step.id)
+        if record.acting and not _ended_well(record):
+            passed = "; the run goes on without it" if record.lets_go_on else ""
+            doubt += _by_hand(step, state, environ, _announced(record) + passed)
+        elif record.lets_go_on:
+            done.append(_told(step, record))
+        else:
+            rest += _by_hand(step, state, environ, _why(record))
+    return {DONE: done, DOUBT: doubt, "Still to do, in this order": rest}
+
+
+def _backward(plan: Plan, state: ExecutionState, rollback: RollbackStarted, environ: Mapping[str, str] | None) -> Mapping[str, list[str]]:
+    """Nothing more is to be done then, only undone: what the rollback has chosen, last change first."""
+    undone: list[str] = []
+    doubt: list[str] = []
+    rest: list[str] = []
+    for step in (plan.by_id[name] for name in rollback.steps):
+        record = state.step(step.id)
+        if record.status is Status.rolled_back:
+            undone.append(f"{_told(step, record)} ({record.describe})")
+        elif record.undone:
+            doubt += _back(step, state, environ, f"undoing was tried, not seen done: {record.detail}; look first")
+        elif record.undoing:
+            doubt += _back(step, state, environ, "undoing was announced, not seen done; look first")
+        else:
+            rest += _back(step, state, environ, _why(record) if _ended_well(record) else _announced(record))
+    done, unclear, stays = _beside(plan, state, rollback, environ)
+    return {DONE: done, "Undone": undone, DOUBT: unclear + doubt, "To be undone, in this order": rest, "Left as it is": stays}
+
+
+def _beside(
+    plan: Plan, state: ExecutionState, rollback: RollbackStarted, environ: Mapping[str, str] | None
+) -> tuple[list[str], list[str], list[str]]:
+    """What a rollback does not undo: done and nothing to undo, in doubt, left as it is."""
+    done: list[str] = []
+    doubt: list[str] = []
+    stays: list[str] = []
+    for step in (step for step in plan.steps if step.id not in rollback.steps):
+        record, why = state.step(step.id), rollback.left.get(step.id)
+        if record.acting and not _ended_well(record):
+            doubt += _looked_at(step, record, why) if why is not None else _back(step, state, environ, _announced(record))
+        elif why is not None:
+            stays.append(f"{_told(step, record)} ({why})")
+        elif not record.lets_go_on:
+            stays.append(_told(step, record))
+        elif step.manual is not None and record.status is Status.done:
+            stays.append(f"{_told(step, record)} (by hand, and only by hand undone)")
+        else:
+            done.append(_told(step, record))
+    return done, doubt, stays
+
+
+def _ended_well(record: StepRecord) -> bool:
+    """Whether what was announced is known to be so; a step that was skipped or accepted after its act is not."""
+    return record.status in {Status.done, Status.already}
+
+
+def _told(step: PlannedStep, record: StepRecord) -> str:
+    return f"# {step.id}: {_why(record, record.describe if _ended_well(record) else '')}"
+
+
+def _why(record: StepRecord, did: str = "") -> str:
+    if record.status is None:
+        return "begun, not ended" if record.started else "not begun"
+    return f"{record.status.value}: {did or record.detail}"
+
+
+def _announced(record: StepRecord) -> str:
+    """The sentence for a step whose call may have left."""
+    ended = f"{record.status.value}: {record.detail}; " if record.status is not None else ""
+    seen = "last seen as it was before" if record.unchanged else "not seen done"
+    return f"{ended}announced, {seen}: {record.describe}; look first"
+
+
+def _looked_at(step: PlannedStep, record: StepRecord, why: str) -> list[str]:
+    """What may have happened and is not undone, without the commands that would do it."""
+    return [f"# {step.id}: {step.title} ({_announced(record)}; it {why})", *_before(record), ""]
+
+
+def _back(step: PlannedStep, state: ExecutionState, environ: Mapping[str, str] | None, why: str) -> list[str]:
+    """How the change of a step is taken back: from what was journaled before its first act."""
+    record, action = state.step(step.id), _filled(step, state, environ)
+    head = [f"# {step.id}: {step.title} ({why})", f"#   to be taken back: {record.describe}"]
+    commands: tuple[str, ...] = ()
+    if isinstance(action, Change) and record.before is not None:
+        with suppress(ValidationError):  # written by a version that knew other fields
+            commands = action.undo_by_hand(action.state_type().model_validate(record.before))
+    return [*head, *(commands or ("#   no command is known for it; put back what was before:", *_before(record))), ""]
+
+
+def _before(record: StepRecord) -> list[str]:
+    """What a step changed, before -> last seen; all that was there where no change was seen since."""
+    before, now = record.before or {}, None if record.unchanged else record.output
+    shown = {name: json.dumps(value, ensure_ascii=False) for name, value in before.items() if now is None or now.get(name) != value}
+    since = {name: f" -> {json.dumps(now.get(name), ensure_ascii=False)}" if now is not None else "" for name in shown}
+    return [f"#   {name}: {value}{since[name]}" for name, value in shown.items()]
 
 
 def _by_hand(step: PlannedStep, state: ExecutionState, environ: Mapping[str, str] | None, why: str) -> list[str]:

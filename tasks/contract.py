@@ -275,6 +275,13 @@ class Change(Action[StateT]):
         """
         raise ActionFailed(f"{self.name} cannot be undone")
 
+    def undo_by_hand(self, before: StateT) -> tuple[str, ...]:
+        """Pure: the commands with which a person brings `before` back without us, the look at what is so first; no secrets.
+
+        Empty where there are none: people are then told what was before and what is.
+        """
+        return ()
+
 
 ActionType = type[Action[Any]]
 Kind = Literal["probe", "change"]

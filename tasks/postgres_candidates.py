@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from tasks.contract import Frozen
+from tasks.postgres_server import Server
 
 DEAD_END = "/failover-has-stopped-this-receiver"
 """What primary_conninfo names as host once a receiver is stopped: a folder of a Unix socket that does not exist."""
@@ -29,6 +30,15 @@ class Upstream(Frozen):
     def stopped(self) -> bool:
         """Whether it leads nowhere, because a receiver was stopped."""
         return self.host == DEAD_END
+
+
+def back_by_hand(server: Server, to: Upstream) -> str:
+    """The command that lets a standby follow `to`; user and password are not known here, and go where the dots are."""
+    place = " ".join(f"{key}={value}" for key in ("host", "hostaddr", "port") if (value := getattr(to, key)) is not None)
+    return (
+        f"{server.psql} -c \"ALTER SYSTEM SET primary_conninfo = '{place} user=… password=…'\" "
+        f"-c \"ALTER SYSTEM SET primary_slot_name = '{to.slot}'\" -c \"SELECT pg_reload_conf()\""
+    )
 
 
 class Candidate(Frozen):

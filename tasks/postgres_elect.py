@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from tasks.clients import Clients
 from tasks.contract import Change, Duration, Frozen, Plane, Steady
-from tasks.postgres_candidates import DEAD_END, Candidate, Upstream, Wanted, elect, feeds, reasons
+from tasks.postgres_candidates import DEAD_END, Candidate, Upstream, Wanted, back_by_hand, elect, feeds, reasons
 from tasks.postgres_server import Server
 
 
@@ -164,8 +164,14 @@ class Elect(Change[Election]):
 
     def undo(self, before: Election, clients: Clients) -> None:
         """Let every receiver that was stopped follow as before."""
-        whom = {one.name: one.upstream for one in self._to_stop(before.candidates) if one.upstream and not _is_stopped(one)}
-        self._lead(whom, clients)
+        self._lead(self._former(before), clients)
+
+    def undo_by_hand(self, before: Election) -> tuple[str, ...]:
+        """Let each of them follow as before."""
+        return tuple(back_by_hand(self.standbys[name], to) for name, to in self._former(before).items())
+
+    def _former(self, before: Election) -> dict[str, Upstream]:
+        return {one.name: one.upstream for one in self._to_stop(before.candidates) if one.upstream and not _is_stopped(one)}
 
     def _lead(self, whom: dict[str, Upstream], clients: Clients) -> None:
         from tasks.postgres_upstream import lead

@@ -10,7 +10,7 @@ from pydantic import Field
 from tasks.clients import Clients
 from tasks.contract import Change, Duration, Frozen, Plane
 from tasks.errors import ActionFailed
-from tasks.postgres_candidates import Candidate, Upstream
+from tasks.postgres_candidates import Candidate, Upstream, back_by_hand
 from tasks.postgres_server import Server
 
 
@@ -150,8 +150,14 @@ class Follow(Change[Followers]):
 
     def undo(self, before: Followers, clients: Clients) -> None:
         """Let them follow whom they followed before."""
-        whom = {one.name: one.upstream for one in before.candidates if one.name in before.pending and one.upstream}
-        self._lead(whom, clients)
+        self._lead(self._former(before), clients)
+
+    def undo_by_hand(self, before: Followers) -> tuple[str, ...]:
+        """Let each of them follow as before."""
+        return tuple(back_by_hand(self.standbys[name], to) for name, to in self._former(before).items())
+
+    def _former(self, before: Followers) -> dict[str, Upstream]:
+        return {one.name: one.upstream for one in before.candidates if one.name in before.pending and one.upstream}
 
     @property
     def _leads_to(self) -> Upstream:

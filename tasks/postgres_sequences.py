@@ -172,6 +172,10 @@ class AdvanceSequences(Change[Sequences]):
     def undo(self, before: Sequences, clients: Clients) -> None:
         """Leave them: skipped numbers are missed by nobody, and going back would hand some out twice."""
 
+    def undo_by_hand(self, before: Sequences) -> tuple[str, ...]:
+        """Nothing, for the same reason."""
+        return (f"# leave the sequences of {self.server.name}: going back would hand numbers out twice",)
+
 
 def _some(names: tuple[str, ...] | list[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

@@ -59,13 +59,23 @@ class Scale(Change[Fleet]):
 
     def by_hand(self) -> tuple[str, ...]:
         """Set the capacity, then look until the instances are in service."""
-        where = f"--region {self.region}" + (f" --endpoint-url {self.endpoint}" if self.endpoint else "")
-        query = "--query 'AutoScalingGroups[].Instances[].LifecycleState'"
-        size = f"--auto-scaling-group-name {self.group} --desired-capacity {self.desired}"
-        return (
-            f"aws autoscaling set-desired-capacity {where} {size}",
-            f"aws autoscaling describe-auto-scaling-groups {where} --auto-scaling-group-names {self.group} {query}",
-        )
+        return (self._set_by_hand(self.desired), self._look_by_hand("Instances[].LifecycleState"))
+
+    def undo_by_hand(self, before: Fleet) -> tuple[str, ...]:
+        """See that the capacity is still ours, then set the former one."""
+        look = f"{self._look_by_hand('DesiredCapacity')}   # go on only if it says {self.desired}"
+        return (look, self._set_by_hand(before.desired))
+
+    @property
+    def _where(self) -> str:
+        return f"--region {self.region}" + (f" --endpoint-url {self.endpoint}" if self.endpoint else "")
+
+    def _set_by_hand(self, desired: int) -> str:
+        return f"aws autoscaling set-desired-capacity {self._where} --auto-scaling-group-name {self.group} --desired-capacity {desired}"
+
+    def _look_by_hand(self, what: str) -> str:
+        query = f"--query 'AutoScalingGroups[].{what}'"
+        return f"aws autoscaling describe-auto-scaling-groups {self._where} --auto-scaling-group-names {self.group} {query}"
 
     def observe(self, clients: Clients) -> Fleet:
         """Describe the group."""

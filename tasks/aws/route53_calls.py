@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -54,6 +55,21 @@ def restore(step: PointDns, before: Record, clients: Clients) -> None:
         )
     former = _set(step, before.values, before.ttl or NEW_TTL) if before.values else None
     _change(step, now, former, clients)
+
+
+def back_by_hand(step: PointDns, before: Record) -> tuple[str, ...]:
+    """The commands of `restore`: like it they fail where the record is not ours any more."""
+    where = f"--endpoint-url {step.endpoint} " if step.endpoint else ""
+    ttl = step.ttl or before.ttl or NEW_TTL
+    changes = [{"Action": "DELETE", "ResourceRecordSet": _set(step, step.values, ttl)}]
+    if before.values:
+        changes.append({"Action": "CREATE", "ResourceRecordSet": _set(step, before.values, before.ttl or NEW_TTL)})
+    zone = f"--hosted-zone-id {before.zone_id}"
+    asks = f"--start-record-name {step.full_name} --start-record-type {step.type} --max-items 1"
+    return (
+        f"aws route53 list-resource-record-sets {where}{zone} {asks}",
+        f"aws route53 change-resource-record-sets {where}{zone} --change-batch '{json.dumps({'Changes': changes})}'",
+    )
 
 
 def _change(step: PointDns, former: Record, new: Mapping[str, Any] | None, clients: Clients) -> None:

@@ -10,7 +10,6 @@ What must never happen, and where it is prevented:
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -267,19 +266,15 @@ class ShiftWeights(RecordChange[Shift]):
 
     def by_hand(self) -> tuple[str, ...]:
         """One batch a phase, for two weighted record sets that are there; between them look at the new side."""
-        where = f"--endpoint-url {self.endpoint} " if self.endpoint else ""
-        ask = f"--hosted-zone-id ZONE --start-record-name {self.record} --start-record-type {self.type} --max-items 10"
-        lines = [
-            f"aws route53 list-hosted-zones-by-name {where}--dns-name {self.zone} --query 'HostedZones[0].Id'",
-            f"aws route53 list-resource-record-sets {where}{ask}",
-        ]
-        from tasks.aws.route53_weights_calls import pair
+        from tasks.aws.route53_weights_calls import by_hand
 
-        for phase in self.phases:
-            changes = [{"Action": "UPSERT", "ResourceRecordSet": one} for one in pair(self, phase, ())]
-            batch = json.dumps({"Changes": changes})
-            lines.append(f"aws route53 change-resource-record-sets {where}--hosted-zone-id ZONE --change-batch '{batch}'")
-        return tuple(lines)
+        return by_hand(self)
+
+    def undo_by_hand(self, before: Shift) -> tuple[str, ...]:
+        """Look, then bring the former record sets back in one batch."""
+        from tasks.aws.route53_weights_calls import back_by_hand
+
+        return back_by_hand(self, before)
 
     def act(self, before: Shift, clients: Clients) -> None:
         """Replace exactly the record sets that were seen by those of the next phase, all of them or none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -92,6 +93,38 @@ def restore(step: ShiftWeights, before: Shift, clients: Clients) -> None:
             attempted="undo of ChangeResourceRecordSets",
         )
     swap(step, zone, [_as_seen(step, one) for one in sets], [_as_seen(step, one) for one in before.sets], clients)
+
+
+def by_hand(step: ShiftWeights) -> tuple[str, ...]:
+    """Find the zone, look, then one batch a phase."""
+    where = f"--endpoint-url {step.endpoint} " if step.endpoint else ""
+    finds = f"aws route53 list-hosted-zones-by-name {where}--dns-name {step.zone} --query 'HostedZones[0].Id'"
+    phases = (_batch(step, "ZONE", pair(step, phase, ())) for phase in step.phases)
+    return (finds, _look(step, step.record, "ZONE"), *phases)
+
+
+def back_by_hand(step: ShiftWeights, before: Shift) -> tuple[str, ...]:
+    """Look, then all record sets that were; what is there besides must go in the same batch, as Route 53 shows it."""
+    former = {one.id for one in before.sets}
+    besides = {None} if former - {None} else {step.old.id, step.new.id}
+    names = " and ".join("the simple one" if name is None else f"'{name}'" for name in sorted(besides, key=str))
+    return (
+        _look(step, step.full_name, before.zone_id),
+        f"# if that shows {names}, put a DELETE of each, exactly as shown, first into the batch below",
+        _batch(step, before.zone_id, [_as_seen(step, one) for one in before.sets]),
+    )
+
+
+def _look(step: ShiftWeights, name: str, zone: str) -> str:
+    where = f"--endpoint-url {step.endpoint} " if step.endpoint else ""
+    ask = f"--hosted-zone-id {zone} --start-record-name {name} --start-record-type {step.type} --max-items 10"
+    return f"aws route53 list-resource-record-sets {where}{ask}"
+
+
+def _batch(step: ShiftWeights, zone: str, sets: Sequence[Mapping[str, Any]]) -> str:
+    where = f"--endpoint-url {step.endpoint} " if step.endpoint else ""
+    batch = json.dumps({"Changes": [{"Action": "UPSERT", "ResourceRecordSet": one} for one in sets]})
+    return f"aws route53 change-resource-record-sets {where}--hosted-zone-id {zone} --change-batch '{batch}'"
 
 
 def pair(step: ShiftWeights, share: int, there: Sequence[RecordSet]) -> list[dict[str, Any]]:

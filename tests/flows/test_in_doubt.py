@@ -61,7 +61,7 @@ def of(events: list[Event], kind: type[Event]) -> list[Event]:
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("on_failure", ON_FAILURE)
 @pytest.mark.parametrize("when", ["before act a", "after act a"])
-def test_an_irreversible_step_in_doubt_that_cannot_be_seen_asks_whatever_its_failure_leads_to(when: str, on_failure: str, look: str) -> None:
+def test_one_that_cannot_be_undone_nor_seen_asks_whatever_its_failure_leads_to(when: str, on_failure: str, look: str) -> None:
     """Must never happen: it is done a second time, or passed over without a person."""
     died = crashed(plan_of(on_failure), when)
     before = list(died.world.effects)

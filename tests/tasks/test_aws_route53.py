@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -133,6 +135,23 @@ def test_undo_brings_the_former_record_back_and_may_be_repeated(zone: Zone, clie
     for _ in range(2):
         step.undo(before, Clients())
         assert zone.now() == [("192.0.2.1", 60)]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_command_that_undoes_it_by_hand_does_what_undo_does(zone: Zone, clients: Clients, there: bool) -> None:
+    if not there:
+        zone.delete("192.0.2.1", 60)
+    step = point(ttl="5s")
+    before = look(step, clients).state
+    former = zone.now()
+    step.act(before, clients)
+    _, command = step.undo_by_hand(before)
+    words = shlex.split(command)
+    batch = json.loads(words[words.index("--change-batch") + 1])
+    zone.api.change_resource_record_sets(HostedZoneId=words[words.index("--hosted-zone-id") + 1], ChangeBatch=batch)
+    assert zone.now() == former
+    with pytest.raises(zone.api.exceptions.ClientError):  # as undo, it leaves alone what is not ours
+        zone.api.change_resource_record_sets(HostedZoneId=zone.id, ChangeBatch=batch)
 
 
 def test_undo_leaves_alone_what_someone_else_changed(zone: Zone, clients: Clients) -> None:

@@ -153,6 +153,17 @@ def test_a_change_holds_the_lease_of_every_server_that_it_is_given(name: str) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_what_is_told_to_hands_holds_no_secret_and_whatever_can_be_undone_has_such_words(name: str) -> None:
+    action = action_of(name)
+    told = [action.by_hand()]
+    if isinstance(action, Change):
+        back = [action.undo_by_hand(state) for state, _ in states_of(name)]
+        assert any(back) is action.reversible
+        told += back
+    assert SECRET not in str(told)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_looking_it_up_imports_nothing_heavy(name: str) -> None:
     code = f"from tasks import registry; registry.action_type({name!r}); import sys; print(*sys.modules)"
     loaded = subprocess.run(
