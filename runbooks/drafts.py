@@ -173,7 +173,8 @@ def draft(index: int, step: Step, mode: Mode, values: Values) -> Draft:
         findings.warn(
             (*path, "timeout"), "is shorter than the budget, so the step never has its whole budget", key=True
         )
-    if step.ask_timeout is not None and found.on_failure != "ask":
+    asks = found.on_failure == "ask" or (found.change is not None and not found.change.reversible)  # in doubt it always does
+    if step.ask_timeout is not None and not asks:
         findings.warn((*path, "ask_timeout"), f"nobody is asked, because on_failure is {found.on_failure}", key=True)
     for name, time in (("budget", step.budget), ("timeout", step.timeout), ("ask_timeout", step.ask_timeout)):
         if time is not None and time <= timedelta(0):
