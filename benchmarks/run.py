@@ -134,9 +134,9 @@ def _failback(rounds: list[failback.Round]) -> list[str]:
         "Out by a kill, after half a second of writes that no standby got, and home with region-failback, again and again in "
         "one lab under load: counted from the start of the way home. `soak` and `hold` are 1 s and 2 s."
     )
-    lines = ["## The way home", "", about, "", "| | lost | twice | given up | two writers | longest without an order | took |", "|---|---|---|---|---|---|---|"]
+    lines = ["## The way home", "", about, "", "| | lost on the way out | lost | twice | given up | two writers | longest without an order | took |", "|---|---|---|---|---|---|---|---|"]
     for number, one in enumerate(rounds, start=1):
-        lines.append(f"| {number} | {one.lost} | {one.duplicated} | {one.given_up} | {'yes' if one.two_writers else 'no'} | {one.pause:.2f} s | {one.took:.1f} s |")
+        lines.append(f"| {number} | {one.lost_out} | {one.lost} | {one.duplicated} | {one.given_up} | {'yes' if one.two_writers else 'no'} | {one.pause:.2f} s | {one.took:.1f} s |")
     return [*lines, ""]
 
 

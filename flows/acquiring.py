@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pydantic import ValidationError
-
 from flows.clock import Clock, uptime
 from flows.holders import Dead, Drills, has_ended
-from flows.journal import Busy, Held, Holder, Journal
+from flows.journal import Busy, Held, Holder, Journal, Unreadable
 from flows.lease_keeper import CALL, LEASE
 from flows.state import fold
 
@@ -107,6 +105,6 @@ def where_is(journal: Journal, execution: str) -> str:
     """The steps an execution is at, for people who find it in their way; '' when a newer version wrote what this one cannot read."""
     try:
         state = fold(event for _, event in journal.read(execution))
-    except ValidationError:
+    except Unreadable:
         return ""
     return ", ".join(name for name, record in state.steps.items() if record.started and record.status is None)

@@ -9,11 +9,9 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from flows.clock import boot_id, uptime
 from flows.events import ExecutionFinished, ExecutionStarted, Interrupted
-from flows.journal import Busy, Holder, Journal, SaidMakeWay
+from flows.journal import Busy, Holder, Journal, SaidMakeWay, Unreadable
 from flows.state import fold
 from runbooks.model import Mode
 
@@ -76,7 +74,7 @@ class Drills:
         """None before its first event. What a newer version wrote and this one cannot read is no drill: it is left alone."""
         try:
             rows = self._journal.read(execution)
-        except ValidationError:
+        except Unreadable:
             return False
         if not rows:
             return None
@@ -88,7 +86,7 @@ def may_have_a_call_out(journal: Journal, execution: str) -> bool:
     """Whether, by the journal, a dead process may have left a call behind: an act or an undo that did not end well."""
     try:
         steps = fold(event for _, event in journal.read(execution)).steps.values()
-    except ValidationError:  # a newer version wrote what this one cannot read
+    except Unreadable:  # a newer version wrote what this one cannot read
         return True
     return any(one.undoing or (one.acting and (one.status is None or not one.status.lets_go_on)) for one in steps)
 
@@ -97,7 +95,7 @@ def has_ended(journal: Journal, execution: str) -> bool:
     """Whether an execution came to its end, or stopped in good order."""
     try:
         rows = journal.read(execution)
-    except ValidationError:
+    except Unreadable:
         return False
     return bool(rows) and isinstance(rows[-1][1], ExecutionFinished | Interrupted)
 

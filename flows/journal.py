@@ -9,8 +9,9 @@ Promises that every implementation keeps, and one suite tests:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Protocol
@@ -35,6 +36,10 @@ class InDoubt(JournalError):
 
 class Conflict(JournalError):
     """Somebody else appended to this execution: it is theirs now, and this process must stop."""
+
+
+class Unreadable(JournalError):
+    """An event that this version does not know: a newer one wrote it, or it is damaged."""
 
 
 class LeaseLost(JournalError):
@@ -335,13 +340,34 @@ def demand_no_halt(targets: Iterable[str], halts: Iterable[Halt]) -> None:
             raise Halted(str(on[name]))
 
 
-def summary(execution: str, first: str, last: str) -> Summary:
-    """The line of an execution, from the bodies of its first and its last event."""
-    started, latest = ANY_EVENT.validate_json(first), ANY_EVENT.validate_json(last)
+def read_event(execution: str, number: int, body: str) -> Event:
+    """An event from its row's body; raises Unreadable."""
+    try:
+        return ANY_EVENT.validate_json(body)
+    except ValidationError:
+        said = f"execution {execution}: event {number} cannot be read by this version; a newer one wrote it, or it is damaged"
+        raise Unreadable(f"{said} (`failover verify-journal` tells)") from None
+
+
+def summary(execution: str, first: str, last: str) -> Summary | None:
+    """The line of an execution, from the bodies of its first and its last event; None where the first is not readable.
+
+    A last one that only a newer version knows tells no verdict, and its time all the same.
+    """
+    try:
+        started = read_event(execution, 1, first)
+    except Unreadable:
+        return None
     if not isinstance(started, ExecutionStarted):
         raise JournalError(f"execution {execution}: its first event is '{started.kind}', not its start")
-    verdict = latest.verdict if isinstance(latest, ExecutionFinished) else None
-    return Summary(execution, started.runbook, Mode(started.mode), started.at, latest.at, verdict)
+    verdict, at = None, started.at
+    try:
+        latest = ANY_EVENT.validate_json(last)
+        verdict, at = latest.verdict if isinstance(latest, ExecutionFinished) else None, latest.at
+    except ValidationError:
+        with suppress(ValueError, KeyError, TypeError):
+            at = datetime.fromisoformat(json.loads(last)["at"])
+    return Summary(execution, started.runbook, Mode(started.mode), started.at, at, verdict)
 
 
 def sealing(keys: KeyFile, known: Callable[[], str | None]) -> Key:

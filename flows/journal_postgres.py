@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from flows.events import ANY_EVENT, Event
+from flows.events import Event
 from flows.journal import (
     Busy,
     Conflict,
@@ -30,6 +30,7 @@ from flows.journal import (
     demand_lease,
     demand_no_halt,
     read_entry,
+    read_event,
     sealing,
     summary,
 )
@@ -162,7 +163,7 @@ class PostgresJournal:
     def read(self, execution: str, after: int = 0) -> list[tuple[int, Event]]:
         """See Journal.read."""
         query = "SELECT number, body FROM failover.events WHERE execution = %s AND number > %s ORDER BY number"
-        return [(number, ANY_EVENT.validate_json(body)) for number, body in self._rows(query, execution, after)]
+        return [(number, read_event(execution, number, body)) for number, body in self._rows(query, execution, after)]
 
     def executions(self, limit: int = 100) -> list[Summary]:
         """See Journal.executions."""
@@ -172,7 +173,7 @@ class PostgresJournal:
                WHERE first.number = 1 ORDER BY first.at DESC LIMIT %s""",
             limit,
         )
-        return [summary(execution, first, last) for execution, first, last in rows]
+        return [line for execution, first, last in rows if (line := summary(execution, first, last)) is not None]
 
     def find(self, prefix: str) -> list[str]:
         """See Journal.find."""

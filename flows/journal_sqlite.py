@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.clock import uptime as seconds_up
-from flows.events import ANY_EVENT, Event
+from flows.events import Event
 from flows.journal import (
     Busy,
     Conflict,
@@ -34,6 +34,7 @@ from flows.journal import (
     Summary,
     demand_no_halt,
     read_entry,
+    read_event,
     sealing,
     summary,
 )
@@ -179,7 +180,7 @@ class SqliteJournal:
         rows = self._rows(
             "SELECT number, body FROM events WHERE execution = ? AND number > ? ORDER BY number", execution, after
         )
-        return [(number, ANY_EVENT.validate_json(body)) for number, body in rows]
+        return [(number, read_event(execution, number, body)) for number, body in rows]
 
     def executions(self, limit: int = 100) -> list[Summary]:
         """See Journal.executions."""
@@ -190,7 +191,7 @@ class SqliteJournal:
                WHERE first.number = 1 ORDER BY first.at DESC LIMIT ?""",
             limit,
         )
-        return [summary(execution, first, last) for first, last, execution in rows]
+        return [line for first, last, execution in rows if (line := summary(execution, first, last)) is not None]
 
     def find(self, prefix: str) -> list[str]:
         """See Journal.find."""

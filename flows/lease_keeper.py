@@ -34,7 +34,7 @@ class LeaseKeeper:
         self._clock = clock
         self._tokens = dict(tokens)
         self._until = since + LEASE.total_seconds() if tokens else None
-        self._given_back = False  # apart from `_until`, which a renewal under way may set once more
+        self._given_back = self._lost = False  # apart from `_until`, which a renewal under way may set once more
         self._drills = Drills(journal, holder.execution, CALL) if live else None
         self._gives_way = False
         self._over = threading.Event()
@@ -47,13 +47,13 @@ class LeaseKeeper:
     @property
     def ends(self) -> float:
         """The uptime at which they end unless they are renewed; 0 when nothing is held, or it was given back."""
-        return 0.0 if self._given_back else self._until or 0.0
+        return 0.0 if self._given_back or self._lost else self._until or 0.0
 
     def guard(self) -> None:
         """Right before every call: raise Revoked when less of the lease is left than the longest call may take, or all is over."""
         if self._over.is_set():  # what the preflight still asks would go on for its patience
             raise Revoked("the execution has ended")
-        if self._until is not None and uptime() + CALL.total_seconds() > self._until:
+        if self._lost or (self._until is not None and uptime() + CALL.total_seconds() > self._until):
             raise Revoked("the lease may be lost")
 
     def take(self, target: str) -> int | None:
@@ -72,7 +72,7 @@ class LeaseKeeper:
             raise ActionFailed(f"{got.target} is held by {held_by}", code="busy")
         lost = next((name for name, token in self._tokens.items() if got.tokens[name] != token), None)
         if lost is not None:
-            self._until = 0.0
+            self._lost = True
             raise LeaseLost(f"execution {self.holder.execution}: the lease on {lost} had ended")
         self._tokens = dict(got.tokens)
         return got.tokens[target]
@@ -95,7 +95,7 @@ class LeaseKeeper:
                 self._journal.renew(self.holder, LEASE, self._clock.now())
                 self._until = before + LEASE.total_seconds()
             except LeaseLost as error:
-                self._until = 0.0
+                self._lost = True
                 lost(str(error))
                 return
             except JournalError:

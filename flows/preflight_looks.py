@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from flows.events import Checked, Preflighted
-from flows.journal import Journal
+from flows.events import Checked, Event, Preflighted
+from flows.journal import Journal, JournalError, Unreadable
 from runbooks.model import Mode
 from runbooks.plan import Plan, PlannedStep
 from runbooks.problems import RunbookError
@@ -58,13 +58,32 @@ def look(plan: Plan, world: World, begun: Container[str] = ()) -> tuple[Checked,
     ways = {step.id: world.clients() for step in steps}
     calls = {step.id: _call(step, ways[step.id], world) for step in steps}
     answers = Clients().parallel(calls, PATIENCE)
-    found = [_check("engine", need) for need in world.own()]
+    found = _own(world)
     found += [one for step in steps for one in _judge(step.id, answers[step.id])]
     for clients in ways.values():  # whoever still hangs may call nothing more
         clients.revoke("the preflight is over")
     if any(one.result == "unknown" for one in found):
-        found = _fill_in(found, world.recall())
+        found = _remembered(found, world)
     return tuple(found)
+
+
+def _own(world: World) -> list[Checked]:
+    try:
+        return [_check("engine", need) for need in world.own()]
+    except (JournalError, OSError) as error:
+        return [_unknown("engine", "room for the journal", str(error))]
+
+
+def _remembered(found: list[Checked], world: World) -> list[Checked]:
+    """Must never happen: a journal that does not answer now, or holds what cannot be read, keeps the looks from coming in."""
+    try:
+        return _fill_in(found, world.recall())
+    except JournalError as error:
+        return [*found, _unknown("engine", "what earlier runs recorded", str(error))]
+
+
+def _unknown(step: str, what: str, found: str) -> Checked:
+    return Checked(step=step, what=what, result="unknown", found=found)
 
 
 def _call(step: PlannedStep, clients: Clients, world: World) -> Callable[[], _Asked | None]:
@@ -154,9 +173,16 @@ def recorded(journal: Journal, plan: Plan, besides: str = "") -> Mapping[tuple[s
         if line.runbook == plan.runbook.name and (line.mode is Mode.drill) == drill and line.execution != besides
     ]  # fmt: skip
     for line in same[:EARLIER]:
-        for _, event in reversed(journal.read(line.execution)):
+        for _, event in reversed(_readable(journal, line.execution)):
             if isinstance(event, Preflighted):
                 for one in event.checks:
                     if one.result != "unknown":
                         known.setdefault((one.step, one.what), (event.at, one))
     return known
+
+
+def _readable(journal: Journal, execution: str) -> list[tuple[int, Event]]:
+    try:
+        return journal.read(execution)
+    except Unreadable:  # a newer version's
+        return []

@@ -14,12 +14,13 @@ import pytest
 
 from flows import acquiring, holders, lease_keeper, runs
 from flows.acquiring import TargetBusy, where_is
-from flows.clock import SystemClock
+from flows.clock import SystemClock, uptime
 from flows.engine import Engine
 from flows.events import LeaseTaken, Noted, StopAsked, Verdict
-from flows.journal import Holder, LeaseLost, SaidMakeWay
+from flows.journal import Holder, JournalError, LeaseLost, SaidMakeWay
 from flows.journal_sqlite import SqliteJournal
 from flows.lease_keeper import LeaseKeeper
+from flows.preflight_looks import recorded
 from flows.runs import Request, resume, start
 from flows.state import ExecutionState
 from runbooks.model import Mode
@@ -249,6 +250,17 @@ def test_who_has_written_nothing_yet_is_waited_for_a_moment(journal: SqliteJourn
     assert time.monotonic() - began >= acquiring.NAMELESS
 
 
+def test_what_a_newer_version_wrote_keeps_no_run_from_its_preflight_and_no_list_from_being_told(
+    journal: SqliteJournal, world: World
+) -> None:
+    journal.append("e9", 0, [started(OUTAGE, START), Foretold(at=START + timedelta(minutes=1), text="x")])
+    (line,) = journal.executions()
+    assert (line.execution, line.last, line.verdict) == ("e9", START + timedelta(minutes=1), None)
+    assert recorded(journal, OUTAGE) == {}
+    with pytest.raises(JournalError, match="e9: event 2 cannot be read by this version"):
+        journal.read("e9")
+
+
 @pytest.mark.parametrize("dead", [False, True])
 def test_an_execution_that_a_newer_version_wrote_is_busy_and_no_drill(journal: SqliteJournal, dead: bool) -> None:
     """Must never happen: what cannot be read is asked to make way, or its lease is broken."""
@@ -277,3 +289,7 @@ def test_a_lease_that_ended_does_not_come_back_with_another_target(journal: Sqli
         keeper.take("sim:b")
     with pytest.raises(Revoked):
         keeper.guard()
+    keeper._until = uptime() + 60  # a renewal that was under way has come back
+    with pytest.raises(Revoked):
+        keeper.guard()
+    assert keeper.ends == 0

@@ -6,7 +6,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import pytest
 
@@ -14,7 +14,7 @@ from flows.clock import SystemClock
 from flows.core import Core
 from flows.engine import Engine, Opened
 from flows.events import Acting, Answer, Checked, GateOpened, Preflighted, Status, StepStarted, Verdict
-from flows.journal import Held, Holder, SaidAboutGate
+from flows.journal import Held, Holder, JournalError, SaidAboutGate
 from flows.journal_sqlite import SqliteJournal
 from flows.lease_keeper import LEASE
 from flows.preflight_looks import PATIENCE, World, look, recorded
@@ -235,6 +235,18 @@ def test_what_hangs_is_taken_from_its_last_recorded_state_with_its_age() -> None
     assert found["a/rights"].as_of == START
     assert found["a/rights"].result == "problem"
     assert "a/what it needs" not in found
+
+
+def test_a_journal_that_does_not_answer_now_keeps_no_look_from_coming_in() -> None:
+    """Must never happen: every change waits for looks that never come."""
+
+    def away() -> NoReturn:
+        raise JournalError("the journal cannot be read: gone")
+
+    Needy.says = {"a": ActionFailed("refused", retry=True)}
+    world = World(build=lambda one: one.action_so_far(lambda ref: ref), clients=Clients, now=lambda: datetime.now(UTC), own=away, recall=away)
+    found = look(make_plan(step("a", Needy)), world)
+    assert [(one.step, one.result) for one in found] == [("engine", "unknown"), ("a", "unknown"), ("engine", "unknown")]
 
 
 def test_clocks_far_apart_are_a_problem() -> None:
