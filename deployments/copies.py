@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from flows.journal import Journal
     from flows.journal_copy import LocalCopy
 
+PATIENCE = 5.0
+"""Seconds that a copy may take to have the end of a run."""
+
 
 @dataclass(frozen=True)
 class Copies:
@@ -28,10 +31,10 @@ class Copies:
     journal: LocalCopy | None
 
     def join(self) -> None:
-        """Wait until the end of the run is in them, 2 s at most for each: they delay nobody."""
+        """Wait until the end of the run is in them; each has PATIENCE, so that neither keeps the command for long."""
         if self.journal is not None:
-            self.journal.join(5)
-        self.by_hand.join(5)
+            self.journal.join(PATIENCE)
+        self.by_hand.join(PATIENCE)
 
     @property
     def warning(self) -> str:
@@ -64,6 +67,7 @@ def keep_copies(engine: Engine, journal: Journal) -> Copies:
     by_hand = keep_copy(
         engine, beside(journal) / "eject" / f"{engine.execution}.txt",
         lambda: foot(journal.place, copy.anchor if copy else first),
+        lambda: copy.join(PATIENCE) if copy else None,
     )  # fmt: skip
     return Copies(by_hand, copy)
 

@@ -212,10 +212,13 @@ def write_copy(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
-def keep_copy(engine: Engine, path: Path, foot: Callable[[], str] = lambda: "") -> threading.Thread:
+def keep_copy(
+    engine: Engine, path: Path, foot: Callable[[], str] = lambda: "", settle: Callable[[], None] = lambda: None
+) -> threading.Thread:
     """Write the copy at every event, on a thread of its own: a full disk or a slow one delays nothing.
 
-    foot: what stands below, such as where the journal is and its anchor; asked for at every event.
+    foot: what stands below, such as where the journal is and its anchor; asked for at every event. settle: waits until
+    `foot` tells the end of the run; asked before the last time.
     """
     notices = engine.subscribe()
 
@@ -228,6 +231,8 @@ def keep_copy(engine: Engine, path: Path, foot: Callable[[], str] = lambda: "") 
                     over = notices.get_nowait() is None or over
                 except queue.Empty:
                     break
+            if over:
+                settle()
             try:
                 write_copy(path, eject(engine.execution, engine.plan, engine.state) + foot())
             except OSError:

@@ -202,5 +202,5 @@ def test_the_clock_is_real(scene: Scene) -> None:
     fault = scene.lab.break_node("primary", "kill")
     scene.failover(*run_arguments(scene))
     state = fold(scene.events())
-    assert abs((state.clock_start - fault).total_seconds()) < 3
+    assert abs((state.clock_start - fault).total_seconds()) < 10  # of the fault, by the clock on the wall; a loaded machine sees it late
     assert state.finished.at <= datetime.now(UTC)

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments import copies
 from flows import runs
 from flows.acquiring import TargetBusy
+from flows.anchors import anchor_of
 from flows.break_glass import Fork, Named, Patience, Relation, bring_back, compare, go_on, wait_out
 from flows.clock import SystemClock, uptime
 from flows.engine import Engine
@@ -148,6 +151,26 @@ def test_a_file_with_other_events_is_left_alone(journal: Journal, plan: Plan, tm
     file = SqliteJournal(tmp_path / "e.db")
     assert file.stored(engine.execution) == other
     file.close()
+
+
+def test_the_copy_for_hands_ends_with_the_anchor_of_the_end(
+    journal: Journal, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes it from the copy of the journal, which may be slower than itself."""
+    mirror = CopyFile.mirror
+
+    def slow(*given: Any) -> None:
+        time.sleep(0.3)
+        mirror(*given)
+
+    monkeypatch.setattr(CopyFile, "mirror", slow)
+    monkeypatch.setattr(copies, "beside", lambda _journal: tmp_path)
+    monkeypatch.setattr(copies, "copy_file", lambda execution: tmp_path / f"{execution}.db")
+    engine = start(journal, Request(plan, "ines", "test"), SystemClock())
+    kept = copies.keep_copies(engine, journal)
+    engine.run()
+    kept.join()
+    assert str(anchor_of(journal.head(engine.execution))) in (tmp_path / "eject" / f"{engine.execution}.txt").read_text()
 
 
 # -- the wait
