@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from flows import acquiring, holders, runs
 from flows.clock import SystemClock
 from flows.engine import Engine
 from flows.events import Acting, Event, LeaseTaken, Status, StepFinished, StepStarted, Undoing, Verdict
-from flows.journal_sqlite import SqliteJournal
+from flows.journal import Journal
 from flows.lease_keeper import CALL, LEASE
 from flows.runs import Request, resume, start
 from runbooks.model import Mode
@@ -34,18 +33,11 @@ def world() -> World:
     return WORLD[0]
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[SqliteJournal]:
-    journal = SqliteJournal(tmp_path / "journal.db")
-    yield journal
-    journal.close()
-
-
 def now() -> datetime:
     return datetime.now(UTC)
 
 
-def died(journal: SqliteJournal, plan: Plan, *events: Event, holding: tuple[str, ...] = ("sim:a",)) -> str:
+def died(journal: Journal, plan: Plan, *events: Event, holding: tuple[str, ...] = ("sim:a",)) -> str:
     """An execution whose process is gone, and what it had written."""
     engine = start(journal, Request(plan, "ines", "test"), SystemClock())
     holder = engine.leases[0]
@@ -75,7 +67,7 @@ def took(what: Callable[[], object]) -> float:
 
 @pytest.mark.parametrize("more", [(), (ended(Status.timed_out),), (ended(Status.done), Undoing(at=now(), step="a"))])
 def test_the_last_call_of_a_dead_holder_is_waited_for(
-    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch, more: tuple[Event, ...]
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, more: tuple[Event, ...]
 ) -> None:
     """Must never happen: it lands after the look of who takes over, who then makes it again."""
     monkeypatch.setattr(runs, "replan", lambda _state: PLAN)
@@ -87,20 +79,20 @@ def test_the_last_call_of_a_dead_holder_is_waited_for(
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_a_dead_holder_without_a_call_is_not_waited_for(journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch, *, done: bool) -> None:
+def test_a_dead_holder_without_a_call_is_not_waited_for(journal: Journal, monkeypatch: pytest.MonkeyPatch, *, done: bool) -> None:
     monkeypatch.setattr(runs, "replan", lambda _state: PLAN)
     execution = died(journal, PLAN, *(*acting(), ended(Status.done)) if done else ())
     assert took(lambda: resume(journal, execution, "bo", SystemClock())) < CALL.total_seconds() / 2
 
 
-def carried_out(journal: SqliteJournal, plan: Plan) -> Engine:
+def carried_out(journal: Journal, plan: Plan) -> Engine:
     engine = start(journal, Request(plan, "ines", "test"), SystemClock())
     engine.run()
     return engine
 
 
 def test_a_run_ends_at_once_and_its_leases_with_the_call_that_it_gave_up(
-    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch, world: World
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, world: World
 ) -> None:
     """Must never happen: another run has the target while a call that was made under the lease is out."""
     for module in ("acquiring", "engine", "lease_keeper"):
@@ -115,14 +107,14 @@ def test_a_run_ends_at_once_and_its_leases_with_the_call_that_it_gave_up(
     assert Hanging.later == ["Revoked"]
 
 
-def test_who_ended_in_good_order_is_not_waited_for(journal: SqliteJournal) -> None:
+def test_who_ended_in_good_order_is_not_waited_for(journal: Journal) -> None:
     assert carried_out(journal, PLAN).state.verdict is Verdict.recovered
     WORLD[0].facts.clear()
     assert took(lambda: start(journal, Request(PLAN, "bo", "test"), SystemClock())) < CALL.total_seconds() / 2
 
 
 def test_a_resumed_run_holds_again_what_its_steps_had_learned_to_change(
-    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rollback goes back to it, and another run must not have it meanwhile."""
     monkeypatch.setattr(runs, "replan", lambda _state: PLAN)
@@ -131,7 +123,7 @@ def test_a_resumed_run_holds_again_what_its_steps_had_learned_to_change(
     assert set(engine.leases[1]) == {f"execution:{execution}", "sim:a", "sim:learned"}
 
 
-def test_each_of_several_drills_that_hang_has_its_own_time(journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_of_several_drills_that_hang_has_its_own_time(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("acquiring", "lease_keeper"):
         monkeypatch.setattr(f"flows.{module}.LEASE", timedelta(seconds=2))
     monkeypatch.setattr("flows.lease_keeper.CALL", timedelta(seconds=0.2))
